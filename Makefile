@@ -1,0 +1,41 @@
+# One to three lines a target; what is longer is in scripts/. `make` alone lists them.
+PY = .venv/bin/python
+MPY = $(PY) scripts/on_micropython.py
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+env:  ## make .venv with all that the tests need (as root: Debian packages too)
+	@python3 scripts/setup.py test
+
+demo:  ## show a knock from end to end, in a private network that is gone afterwards
+	@python3 scripts/setup.py demo
+	@$(PY) -m tinyknop demo
+
+test: env lint  ## lint, all tests, then the core's tests on MicroPython
+	$(PY) -m pytest tests
+	@$(MAKE) --no-print-directory test-mpy
+
+test-mpy: env stage  ## the core's tests on MicroPython
+	$(MPY) tests/run_core.py
+
+test-net: env  ## only the tests against real peers, in network namespaces
+	$(PY) -m pytest tests/real
+
+lint: env  ## linter, formatter (check only), type checker
+	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+stage:  ## build/stage: the tree as MicroPython gets it
+	@python3 scripts/stage.py
+
+bench: env  ## measure tinyknop beside fwknopd
+	$(PY) bench/bench.py
+
+soak: env  ## the long fault and fuzz runs (hours)
+	TINYKNOP_SOAK=1 $(PY) -m pytest tests
+
+clean:  ## remove what was built, the environment too
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help env demo test test-mpy test-net lint stage bench soak clean

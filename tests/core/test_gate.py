@@ -1,0 +1,193 @@
+"""The judgement, without sockets: which stanza grants, and at which stage everything else is refused."""
+
+from tinyknop import Keys, Packet, seal
+from tinyknop.errors import Rejected
+from tinyknop.gate import STAGES, Datagram, Gate
+
+NOW = 1700000000
+KEYS = Keys(b"an encryption key", b"an hmac key")
+OTHERS = Keys(b"another key", b"another hmac key")
+NET = (b"\xc0\x00\x02\x00", 24)
+
+
+class Settings:
+    ageing = True
+    max_age = 120
+    test = False
+
+
+class Stanza:
+    """The attributes that the gate looks at, with their defaults."""
+
+    def __init__(self, **given):
+        self.name, self.source, self.destination, self.expires = "alice", None, None, None
+        self.open_ports, self.restrict_ports, self.keys = None, (), KEYS
+        self.timeout, self.max_timeout, self.require_source, self.require_user = 30, None, False, None
+        for name in given:
+            setattr(self, name, given[name])
+
+
+class Seen:
+    """A replay store in memory."""
+
+    def __init__(self):
+        self.digests = []
+
+    def known(self, digest):
+        return digest in self.digests
+
+    def add(self, digest, datagram, stamp, now):
+        self.digests.append(digest)
+
+
+def knock(message="192.0.2.7,tcp/22", keys=KEYS, **fields):
+    fields.setdefault("timestamp", NOW)
+    return seal(Packet(message=message, username="alice", **fields), keys)
+
+
+def judge(payload, *stanzas, **more):
+    gate = Gate(stanzas or (Stanza(),), more.get("settings", Settings))
+    source = more.get("source", b"\xc0\x00\x02\x63")
+    gram = Datagram(payload, source, 5, b"\x0a\x00\x00\x01", 62201, 17)
+    return gate.judge(gram, more.get("now", NOW), more.get("seen") or Seen())
+
+
+def test_a_true_knock_is_granted_for_the_stanzas_time():
+    grant = judge(knock("192.0.2.7,tcp/22,udp/53,tcp/22")).grant
+    assert (grant.source, grant.openings) == ("192.0.2.7", (("tcp", 22), ("udp", 53)))
+    assert (grant.opened, grant.until, grant.stanza) == (NOW, NOW + 30, "alice")
+
+
+def test_what_cannot_be_a_knock_is_refused_before_any_key_is_touched():
+    cases = (
+        (b"", "size"),
+        (b"A" * 139, "size"),
+        (b"A" * 1501, "size"),
+        (b"U2FsdGVkX1" + b"A" * 200, "prefix"),
+        (b"hQ" + b"A" * 400, "prefix"),
+        (b"8" + b"A" * 200 + b"\n", "charset"),
+        (b"8" + b"A" * 200 + b"=", "charset"),
+        (b"\x00" * 200, "charset"),
+    )
+    for payload, stage in cases:
+        assert judge(payload).stage == stage, payload
+
+
+def test_each_reason_has_its_stage():
+    cases = (
+        (knock(keys=OTHERS), Stanza(), "hmac"),
+        (knock(), Stanza(source=(NET,), keys=OTHERS), "hmac"),
+        (knock(), Stanza(source=((b"\x0a\x00\x00\x00", 8),)), "source"),
+        (knock(), Stanza(destination=(NET,)), "destination"),
+        (knock(), Stanza(expires=NOW), "expired"),
+        (knock(), Stanza(keys=Keys(b"wrong", b"an hmac key")), "decrypt"),
+        (knock(timestamp=NOW - 121), Stanza(), "age"),
+        (knock(timestamp=NOW + 121), Stanza(), "age"),
+        (knock("0.0.0.0,tcp/22"), Stanza(require_source=True), "address"),
+        (knock(), Stanza(require_user="bob"), "user"),
+        (knock(), Stanza(open_ports=(("tcp", 23),)), "openings"),
+        (knock("192.0.2.7,tcp/22,tcp/99"), Stanza(open_ports=(("tcp", 22), ("tcp", 22))), "openings"),
+        (knock(), Stanza(restrict_ports=(("tcp", 22),)), "openings"),
+        (knock("192.0.2.7,id", message_type=0), Stanza(), "disabled"),
+        (knock(nat_access="10.0.0.5,22"), Stanza(), "disabled"),
+    )
+    for payload, stanza, stage in cases:
+        decision = judge(payload, stanza)
+        assert decision.stage == stage, (stage, decision)
+        assert decision.grant is None
+        assert decision.reason
+
+
+def test_exactly_the_window_passes():
+    assert judge(knock(timestamp=NOW - 120)).grant
+    assert judge(knock(timestamp=NOW + 120)).grant
+
+
+def test_the_first_stanza_that_grants_ends_the_search():
+    stanzas = (
+        Stanza(name="elsewhere", source=((b"\x0a\x00\x00\x00", 8),)),
+        Stanza(name="ports", open_ports=(("tcp", 80),)),
+        Stanza(name="others", keys=OTHERS),
+        Stanza(name="user", require_user="bob"),
+        Stanza(name="expired", expires=1),
+        Stanza(name="grants", timeout=7),
+        Stanza(name="too late", timeout=9),
+    )
+    grant = judge(knock(), *stanzas).grant
+    assert (grant.stanza, grant.until) == ("grants", NOW + 7)
+
+
+def test_a_packet_that_several_stanzas_refuse_counts_under_the_latest_stage():
+    stanzas = (Stanza(open_ports=()), Stanza(keys=OTHERS), Stanza(require_user="bob"))
+    assert judge(knock(), *stanzas).stage == "openings"
+    assert judge(knock(), Stanza(keys=OTHERS), Stanza(source=())).stage == "hmac"
+
+
+def test_a_replay_is_refused_before_it_is_decrypted_and_after_a_denial_too():
+    seen = Seen()
+    payload = knock()
+    assert judge(payload, Stanza(require_user="bob"), seen=seen).stage == "user"
+    assert judge(payload, seen=seen).stage == "replay"
+    assert len(seen.digests) == 1
+
+
+def test_what_fails_the_hmac_leaves_no_digest():
+    seen = Seen()
+    judge(knock(keys=OTHERS), seen=seen)
+    assert seen.digests == []
+
+
+def test_a_store_that_refuses_stops_the_knock():
+    class Full(Seen):
+        def add(self, digest, datagram, stamp, now):
+            raise Rejected("full", "no room")
+
+    assert judge(knock(), seen=Full()).stage == "full"
+
+
+def test_no_address_means_the_packets_own_source_ipv6_too():
+    six = b"\x20\x01\x0d\xb8" + bytes(11) + b"\x07"
+    assert judge(knock("0.0.0.0,tcp/22")).grant.source == "192.0.2.99"
+    assert judge(knock("0.0.0.0,tcp/22"), source=six).grant.source == "2001:db8::7"
+
+
+def test_a_client_timeout_is_capped():
+    def until(asked, **given):
+        return judge(knock(client_timeout=asked), Stanza(**given)).grant.until - NOW
+
+    assert until(40) == 40
+    assert until(500) == 300
+    assert until(500, max_timeout=60) == 60
+    assert until(0, max_timeout=10) == 10
+    assert until(0, timeout=3600) == 3600
+
+
+def test_without_an_hmac_another_spelling_is_refused():
+    keys = Keys(b"an encryption key")
+    payload = knock(keys=keys)
+    assert judge(payload, Stanza(keys=keys)).grant
+    for spelled in (b"9" + payload[1:] if payload[:1] == b"8" else b"8" + payload[1:], payload + b"="):
+        assert judge(spelled, Stanza(keys=keys)).grant is None
+
+
+def test_test_mode_opens_nothing_and_writes_no_digest():
+    class Testing(Settings):
+        test = True
+
+    seen = Seen()
+    assert judge(knock(), seen=seen, settings=Testing).stage == "disabled"
+    assert seen.digests == []
+
+
+def test_the_stanza_used_last_is_tried_first_and_the_outcome_stays():
+    gate = Gate((Stanza(name="one"), Stanza(name="two", keys=OTHERS)), Settings)
+
+    def ask(payload):
+        return gate.judge(Datagram(payload, bytes(4), 5, bytes(4), 62201, 17), NOW, Seen()).grant.stanza
+
+    assert [ask(knock(keys=k)) for k in (OTHERS, KEYS, OTHERS, OTHERS)] == ["two", "one", "two", "two"]
+    assert gate._groups[0].keys is OTHERS
+
+
+def test_every_stage_is_named_once():
+    assert len(STAGES) == len({stage: 1 for stage in STAGES}) == 31

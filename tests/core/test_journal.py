@@ -1,0 +1,113 @@
+"""The journal: what was opened and not closed is there again, whatever a power cut left of the file."""
+
+import os
+
+from tinyknop.errors import Rejected
+from tinyknop.grants import Grant
+from tinyknop.journal import Journal
+
+PATH = "test_journal.tmp"
+ONE = Grant(1, "192.0.2.7", (("tcp", 22), ("udp", 53)), 100, 130, "alice's laptop, 50%", None)
+TWO = Grant(2, "2001:db8::7", (("tcp", 443),), 100, 160, "bob", ("10.0.0.5", 8443))
+
+
+def fresh():
+    for path in (PATH, PATH + ".new"):
+        try:
+            os.remove(path)
+        except OSError:
+            pass
+    return Journal(PATH)
+
+
+def read():
+    with open(PATH, "rb") as file:
+        return file.read()
+
+
+def test_open_grants_are_loaded_with_their_ports():
+    journal = fresh()
+    journal.opened(ONE, ("firewall", "edge router"), False)
+    journal.opened(TWO, ("firewall",), True)
+    assert Journal(PATH).load() == [(ONE, ("firewall", "edge router")), (TWO, ("firewall",))]
+
+
+def test_closed_grants_are_gone_and_an_extension_counts():
+    journal = fresh()
+    journal.opened(ONE, ("firewall",), False)
+    journal.opened(TWO, ("firewall",), False)
+    later = Grant(2, TWO.source, TWO.openings, 110, 170, TWO.stanza, TWO.nat)
+    journal.opened(later, ("firewall",), False)
+    journal.closed(1)
+    assert Journal(PATH).load() == [(later, ("firewall",))]
+
+
+def test_a_missing_file_is_an_empty_journal():
+    assert fresh().load() == []
+
+
+def test_a_torn_last_line_is_ignored_wherever_it_was_torn():
+    journal = fresh()
+    journal.opened(ONE, ("firewall",), False)
+    whole = read()
+    journal.opened(TWO, ("firewall",), False)
+    both = read()
+    for cut in range(len(whole), len(both)):
+        with open(PATH, "wb") as file:
+            file.write(both[:cut])
+        assert Journal(PATH).load() == [(ONE, ("firewall",))], cut
+
+
+def test_lines_that_are_no_event_are_ignored():
+    journal = fresh()
+    journal.opened(ONE, ("firewall",), False)
+    with open(PATH, "ab") as file:
+        file.write(b"\xff\xfe\nopen\nopen 9 nonsense tcp/22 1 2 a - b\nclose x\nshut 1\n\n")
+    assert Journal(PATH).load() == [(ONE, ("firewall",))]
+
+
+def test_rewriting_keeps_what_is_given_and_goes_on_appending():
+    journal = fresh()
+    journal.opened(ONE, ("firewall",), False)
+    journal.rewrite([(TWO, ("firewall",))])
+    journal.opened(ONE, ("firewall",), False)
+    assert Journal(PATH).load() == [(ONE, ("firewall",)), (TWO, ("firewall",))]
+
+
+def test_a_journal_that_cannot_be_written_refuses_the_grant():
+    journal = Journal("no/such/directory/journal")
+    try:
+        journal.opened(ONE, ("firewall",), False)
+    except Rejected as error:
+        assert error.stage == "full"
+    else:
+        raise AssertionError("accepted")
+
+
+def test_a_line_cut_short_by_a_full_disk_does_not_spoil_the_next():
+    class Full:
+        def write(self, data):
+            return 5
+
+        def close(self):
+            pass
+
+    journal = fresh()
+    journal.opened(ONE, ("firewall",), False)
+    good, journal._file = journal._file, Full()
+    try:
+        journal.opened(TWO, ("firewall",), False)
+    except Rejected as error:
+        assert error.stage == "full"
+    good.write(b"open ")
+    journal._file = good
+    journal.opened(TWO, ("firewall",), False)
+    assert [entry[0].id for entry in Journal(PATH).load()] == [1, 2]
+
+
+def test_it_says_when_it_is_worth_compacting():
+    journal = fresh()
+    journal._lines = 1003
+    assert journal.overgrown(1)
+    assert not journal.overgrown(2)
+    os.remove(PATH) if PATH in os.listdir(".") else None

@@ -1,0 +1,251 @@
+"""The front end's command line: what fwknopd's options do, and that none is taken and then ignored."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tinyknop import log
+from tinyknop.errors import ConfigError
+from tinyknop.host import fwknopd, pidfile
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    kept = log.sink, log.threshold
+    yield
+    log.sink, log.threshold = kept
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Returns a function that writes the two files and returns the options that name them."""
+
+    def write(conf="", access="SOURCE ANY\nKEY secret\nREQUIRE_SOURCE Y\n"):
+        for name, text in (("fwknopd.conf", "PCAP_INTF lo;\n" + conf), ("access.conf", access)):
+            path = tmp_path / name
+            path.write_text(text)
+            path.chmod(0o600)
+        return [
+            "-c", str(tmp_path / "fwknopd.conf"), "-a", str(tmp_path / "access.conf"), "-r", str(tmp_path / "run")
+        ]  # fmt: skip
+
+    return write
+
+
+def call(capsys, *words):
+    status = fwknopd.main(list(words))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_every_option_of_the_reference_is_known():
+    known = """access-file access-folder afl-fuzzing afl-pkt-file config-file packet-limit digest-file dump-config
+    dump-serv-err-codes exit-parse-config exit-parse-digest-cache foreground fault-injection-tag fw-list fw-list-all
+    fw-flush gpg-home-dir gpg-exe help interface key-gen key-gen-file key-len hmac-key-len hmac-digest-type kill locale
+    nfq-capture no-ipt-check-support no-firewd-check-support override-config pid-file pcap-filter pcap-file
+    pcap-any-direction rotate-digest-cache run-dir restart status sudo-exe test udp-server verbose syslog-enable
+    version""".split()
+    assert sorted(known) == sorted(row[1].rstrip("=") for row in fwknopd.OPTIONS)
+
+
+def test_an_unknown_option_prints_the_usage_on_stdout(capsys):
+    for word in ("--frob", "-k", "-a"):
+        status, out, err = call(capsys, word)
+        assert status == 1 and "Usage: fwknopd" in out and err == ""
+    status, out, _ = call(capsys, "-h")
+    assert status == 0 and "Usage: fwknopd" in out
+
+
+def test_long_options_may_be_shortened():
+    assert fwknopd.words_of(["--inter", "eth1", "-vv"]) == {"interface": "eth1", "verbose": 2}
+
+
+def test_an_option_that_is_not_built_yet_is_refused_by_name(capsys, files):
+    for short, name, text in fwknopd.OPTIONS:
+        if not text:
+            words = ["--" + name.rstrip("=")] + (["1"] if short.endswith(":") or name.endswith("=") else [])
+            status, _, err = call(capsys, *files(), *words)
+            assert status == 1 and "--%s: not supported yet" % name.rstrip("=") in err
+
+
+def test_the_version_names_the_firewall(capsys):
+    status, out, _ = call(capsys, "-V")
+    assert status == 0 and out.startswith("fwknopd server ") and "compiled for firewall bin: " in out
+
+
+def test_keys_are_printed_in_two_lines(capsys):
+    status, out, _ = call(capsys, "--key-gen")
+    lines = out.splitlines()
+    assert status == 0 and len(lines) == 2
+    assert lines[0].startswith("KEY_BASE64: ") and len(lines[0]) == 12 + 44
+    assert lines[1].startswith("HMAC_KEY_BASE64: ") and len(lines[1]) == 17 + 88
+
+
+@pytest.mark.parametrize("hmac, size", sorted(fwknopd.HMAC_BYTES.items()))
+def test_each_hmac_has_a_default_length(capsys, hmac, size):
+    import base64
+
+    _, out, _ = call(capsys, "--key-gen", "--hmac-digest-type", hmac, "--key-len", "16")
+    assert [len(base64.b64decode(line.split()[1])) for line in out.splitlines()] == [16, size]
+
+
+def test_lengths_out_of_range_are_refused(capsys):
+    for words in (("--key-len", "33"), ("--key-len", "0"), ("--hmac-key-len", "129"), ("--hmac-digest-type", "x")):
+        status, _, err = call(capsys, "--key-gen", *words)
+        assert status == 1 and words[0] in err
+
+
+def test_keys_are_written_for_their_owner_only(capsys, tmp_path):
+    path = tmp_path / "keys"
+    status, out, _ = call(capsys, "--key-gen-file", str(path))
+    assert status == 0 and out == "[+] Wrote Rijndael and HMAC keys to: %s" % path
+    assert path.stat().st_mode & 0o777 == 0o600 and path.read_text().count("\n") == 2
+
+
+def test_only_one_of_four_controls(capsys):
+    for words in (("-D", "-S"), ("-K", "-R"), ("-S", "-K", "-R")):
+        status, _, err = call(capsys, *words)
+        text = "The -D, -K, -R, and -S options are mutually exclusive.  Pick only one.\n"
+        assert (status, err) == (1, text)
+
+
+def test_controls_with_nothing_running(capsys, files):
+    for word in ("-S", "-R", "-K"):
+        status, out, err = call(capsys, *files(), word)
+        assert status == 1 and "No running fwknopd detected." in err and out == ""
+
+
+def test_a_parsed_configuration_says_so(capsys, files):
+    status, _, err = call(capsys, *files(), "--exit-parse-config")
+    assert (status, err) == (0, "Configs parsed, exiting.\n")
+
+
+def test_errors_name_file_line_and_end_with_1(capsys, files):
+    for conf, access, part in (
+        ("", "SOURCE 0.0.0.0/0\nKEY k\n", "access.conf:1: SOURCE: "),
+        ("", "SOURCE ANY\n", "no keys found"),
+        ("", "# nothing\n", "[*] Could not find valid SOURCE stanza in access file: "),
+        ("", "SOURCE ANY\nKEY_BASE64 __CHANGEME__\n", "access.conf:2: KEY_BASE64: value is not properly set"),
+        ("MAX_SPA_PACKET_AGE 0\n", "SOURCE ANY\nKEY k\n", "fwknopd.conf:2: MAX_SPA_PACKET_AGE: "),
+        ("PCAP_FILTER tcp\n", "SOURCE ANY\nKEY k\n", "fwknopd.conf:2: PCAP_FILTER: "),
+        ("IPT_INPUT_ACCESS ACCEPT, filter\n", "SOURCE ANY\nKEY k\n", "fwknopd.conf:2: "),
+    ):
+        status, _, err = call(capsys, *files(conf, access), "--exit-parse-config")
+        assert status == 1 and part in err, (part, err)
+
+
+def test_an_access_file_must_be_a_file_and_no_link(capsys, files, tmp_path):
+    words = files()
+    os.symlink(tmp_path / "access.conf", tmp_path / "link")
+    for path in (tmp_path / "link", tmp_path, tmp_path / "none"):
+        status, _, err = call(capsys, *words, "-a", str(path), "--exit-parse-config")
+        assert status == 1 and "no such regular file" in err
+
+
+def test_options_win_over_files(files, tmp_path):
+    other = tmp_path / "other.conf"
+    other.write_text("MAX_SPA_PACKET_AGE 7\nPCAP_INTF eth3\n")
+    other.chmod(0o600)
+    words = files("MAX_SPA_PACKET_AGE 5\nDIGEST_FILE /x\n")
+    words += ["-i", "eth9", "-P", "udp port 99", "-p", "/p", "-d", "/d", "-t", "-O", str(other)]
+    settings, _ = fwknopd.read(fwknopd.words_of(words), lambda text: None)
+    assert settings.captures[0]["interface"] == "eth9" and settings.captures[0]["port"] == "99"
+    assert (settings.pid_file, settings.digest_file, settings.test, settings.max_age) == ("/p", "/d", True, 7)
+    settings, _ = fwknopd.read(fwknopd.words_of(words + ["-U"]), lambda text: None)
+    assert settings.captures[0]["kind"] == "udp"
+
+
+def test_a_filter_that_is_not_understood_is_refused(capsys, files):
+    status, _, err = call(capsys, *files(), "-P", "tcp port 22", "--exit-parse-config")
+    assert status == 1 and "--pcap-filter: PCAP_FILTER: " in err and "not supported yet" in err
+
+
+def test_a_second_daemon_finds_the_pid_file_locked(tmp_path):
+    path = str(tmp_path / "pid")
+    code = "import sys; from tinyknop.host import pidfile; f = pidfile.take(%r); print(1, flush=True); sys.stdin.read()"
+    child = subprocess.Popen(
+        [sys.executable, "-c", code % path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()
+    )
+    try:
+        child.stdout.readline()
+        assert pidfile.holder(path) == child.pid
+        assert pidfile.status(path) == (0, "Detected fwknopd is running (pid=%d)." % child.pid)
+        with pytest.raises(ConfigError) as caught:
+            pidfile.take(path)
+        assert "[*] An instance of fwknopd is already running: (PID=%d)." % child.pid in str(caught.value)
+        assert open(path).read() == "%d\n" % child.pid
+        assert os.stat(path).st_mode & 0o777 == 0o600
+        status, line = pidfile.kill(path)
+        assert (status, line) == (0, "Killed fwknopd (pid=%d) via SIGTERM" % child.pid)
+    finally:
+        child.kill()
+        child.communicate()
+    assert pidfile.status(path) == (1, "No running fwknopd detected.")
+    assert pidfile.kill(path)[0] == 1  # the stale id in the file is nobody's
+
+
+def environment():
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    return dict(os.environ, PYTHONPATH=root)
+
+
+def wait_for(act, seconds=10):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if act():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def udp_port():
+    """Returns a UDP port that was free a moment ago."""
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_a_daemon_starts_reads_anew_and_ends(files, tmp_path):
+    words = files("ENABLE_UDP_SERVER Y\nUDPSERV_PORT %d\n" % udp_port()) + ["-f", "-t"]
+    log_file = tmp_path / "log"
+    with open(log_file, "wb") as out:
+        child = subprocess.Popen([sys.executable, "-m", "tinyknop", "fwknopd"] + words, stderr=out, env=environment())
+    try:
+        assert wait_for(lambda: "Starting fwknopd main event loop." in log_file.read_text()), log_file.read_text()
+        pid_file = str(tmp_path / "run" / "fwknopd.pid")
+        child.send_signal(signal.SIGHUP)
+        assert wait_for(lambda: "Re-starting fwknopd" in log_file.read_text())
+        assert pidfile.holder(pid_file) == child.pid  # the reference loses its lock here
+        (tmp_path / "access.conf").write_text("SOURCE nonsense\n")
+        child.send_signal(signal.SIGHUP)
+        assert wait_for(lambda: "the old configuration stays" in log_file.read_text())
+        assert fwknopd.main(words + ["-S"]) == 0 and child.poll() is None
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(10) == 0
+        text = log_file.read_text()
+        assert "Got SIGHUP. Re-reading configs." in text and "Got SIGTERM. Exiting..." in text
+        assert text.rstrip().endswith("Shutting Down fwknopd.")
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_it_goes_to_the_background_once_it_is_ready(files, tmp_path):
+    words = files("ENABLE_UDP_SERVER Y\nUDPSERV_PORT %d\n" % udp_port()) + ["-t"]
+    argv = [sys.executable, "-m", "tinyknop", "fwknopd"] + words
+    done = subprocess.run(argv, env=environment(), capture_output=True, timeout=20)
+    assert done.returncode == 0, done.stderr
+    pid = pidfile.holder(str(tmp_path / "run" / "fwknopd.pid"))
+    try:
+        again = subprocess.run(argv, env=environment(), capture_output=True, timeout=20)
+        assert again.returncode == 1 and b"already running: (PID=%d)" % pid in again.stderr
+        assert subprocess.run(argv + ["-R"], env=environment(), timeout=20).returncode == 0
+    finally:
+        killed = subprocess.run(argv + ["-K"], env=environment(), capture_output=True, timeout=20)
+    assert killed.stdout == b"Killed fwknopd (pid=%d) via SIGTERM\n" % pid

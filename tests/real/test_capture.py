@@ -1,0 +1,232 @@
+"""The packet and udp captures between two real namespaces, and what happens to interfaces under them."""
+
+import os
+import time
+
+import pytest
+
+from tests.need import lacking, need
+from tests.real import net
+from tinyknop import log
+from tinyknop.capture import make
+from tinyknop.compat import monotonic
+from tinyknop.errors import ConfigError, PortError
+from tinyknop.loop import Loop
+from tinyknop.net import packed
+
+KNOCK = b"5" * 200
+
+
+class Watch:
+    """A capture running in the server's namespace; every call of its loop happens in there."""
+
+    def __init__(self, network, **options):
+        self.network = network
+        self.seen = []
+        self.loop = Loop()
+        self.capture = make(options, self.seen.append)
+        self.inside(lambda: self.capture.start(self.loop))
+
+    def inside(self, call):
+        return self.network.inside(self.network.server, call)
+
+    def turn(self, until, within=5.0):
+        """Runs the loop until `until()` holds; tells whether it ever did."""
+
+        def body():
+            deadline = time.monotonic() + within
+            while time.monotonic() < deadline:
+                self.loop.at(monotonic() + 10, int)
+                self.loop.turn()
+                if until():
+                    return True
+            return False
+
+        return self.inside(body)
+
+    def ip(self, *words):
+        self.network.at(self.network.server, "ip", *words)
+
+    def payloads(self):
+        """What has come by the time that a last knock, sent now, does."""
+        self.network.send(b"LAST" + KNOCK)
+        assert self.turn(lambda: self.seen and self.seen[-1].payload.startswith(b"LAST"))
+        found = [datagram.payload for datagram in self.seen[:-1]]
+        del self.seen[:]
+        return found
+
+    def knock_arrives(self, within=5.0):
+        """Sends a knock every now and then until one is seen."""
+        deadline = time.monotonic() + within
+        while time.monotonic() < deadline:
+            try:
+                self.network.send(KNOCK)
+            except OSError:  # no route while the interface is down
+                pass
+            if self.turn(lambda: self.seen, 0.1):
+                return True
+        return False
+
+
+@pytest.fixture
+def network():
+    """The two namespaces alone; the firewall drops everything and there is no service."""
+    if os.geteuid():
+        lacking("network namespaces with names need root")
+    need("ip", "iptables", "ip6tables")
+    with net.Net() as made:
+        yield made
+
+
+@pytest.fixture
+def watch(network):
+    made = []
+
+    def begin(**options):
+        made.append(Watch(network, **options))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.inside(one.capture.stop)
+
+
+@pytest.mark.parametrize("interface", ["eth0", "any"])
+def test_knock_is_seen_behind_a_firewall_that_drops_it(watch, interface):
+    here = watch(interface=interface)
+    here.network.send(KNOCK, source_port=4000)
+    here.network.send(KNOCK, address=net.SERVER6)
+    assert here.turn(lambda: len(here.seen) == 2)
+    four, six = sorted(here.seen, key=lambda datagram: len(datagram.source))
+    assert tuple(four) == (KNOCK, packed(net.CLIENT), 4000, packed(net.SERVER), 62201, 17)
+    assert (six.source, six.destination, six.payload) == (packed(net.CLIENT6), packed(net.SERVER6), KNOCK)
+    assert (here.capture.received, here.capture.dropped) == (2, 0)
+
+
+def test_kernel_keeps_to_itself_what_cannot_be_a_knock(watch):
+    here = watch(interface="eth0", port="62201", promisc="Y")
+    for payload in (b"", b"x" * 139, b"\0" * 200, b"x" * 1501, os.urandom(1)[:0] + b"\xff" * 60000):
+        here.network.send(payload)
+    here.network.send(KNOCK, port=62202)
+    here.network.send(b"x" * 140)
+    here.network.send(b"x" * 1472)
+    assert [len(payload) for payload in here.payloads()] == [140, 1472]
+    assert here.capture.malformed == 0
+
+
+def test_loopback_and_own_packets_are_seen_once_or_not_at_all(watch):
+    here = watch(interface="lo")
+    server = here.network.server
+    here.network.send(KNOCK, address="127.0.0.1", namespace=server)
+    here.network.send(b"LAST" + KNOCK, address="::1", namespace=server)
+    assert here.turn(lambda: here.seen and here.seen[-1].payload.startswith(b"LAST"))
+    assert len(here.seen) == 2
+    there = watch(interface="eth0")
+    here.network.send(KNOCK, address=net.CLIENT, namespace=server)  # goes out of eth0
+    assert there.payloads() == []
+
+
+def test_a_turn_drains_no_more_than_its_quota(watch):
+    here = watch(interface="eth0")
+    for _ in range(200):
+        here.network.send(KNOCK)
+    here.inside(here.loop.turn)
+    assert len(here.seen) == 64
+    assert here.turn(lambda: len(here.seen) == 200)
+
+
+def test_interface_down_and_up_is_survived_and_logged_once(watch):
+    here = watch(interface="eth0")
+    lines = []
+    before, log.sink = log.sink, lambda level, text: lines.append(text)
+    try:
+        here.ip("link", "set", "eth0", "down")
+        here.turn(lambda: False, 1.0)
+        here.ip("link", "set", "eth0", "up")
+        assert here.knock_arrives()
+        assert here.turn(lambda: len(lines) == 2)
+    finally:
+        log.sink = before
+    assert "went down" in lines[0] and "is back" in lines[1]
+
+
+def test_interface_made_anew_under_another_index_is_found(watch):
+    here = watch(interface="eth0")
+    index = here.capture.index
+    here.ip("link", "del", "eth0")
+    here.turn(lambda: False, 1.0)
+    here.ip("link", "add", "other0", "type", "veth", "peer", "name", "other1")  # takes the next index
+    here.network.link(0, here.network.client)
+    assert here.knock_arrives()
+    assert here.turn(lambda: here.capture.index != index)
+
+
+def test_interface_down_at_start_is_waited_for(watch, network):
+    network.at(network.server, "ip", "link", "set", "eth0", "down")
+    here = watch(interface="eth0")
+    network.at(network.server, "ip", "link", "set", "eth0", "up")
+    assert here.knock_arrives()
+
+
+def test_missing_interface_names_the_line(watch):
+    with pytest.raises(ConfigError, match='tinyknop.toml:3: interface = "eth9": there is no such interface'):
+        watch(interface="eth9", where="tinyknop.toml:3")
+
+
+@pytest.mark.parametrize(
+    "options", [{"port": "0"}, {"port": "65536"}, {"port": "x"}, {"promisc": "yes"}, {"interface": "x" * 16}]
+)
+def test_option_that_cannot_be_meant_is_refused(options):
+    with pytest.raises(ConfigError):
+        make(options, print)
+
+
+def test_unknown_kinds_and_options_are_refused():
+    for options in ({"kind": "pigeon"}, {"kind": "filters"}, {"kind": "os.path"}, {"interfaces": "eth0"}):
+        with pytest.raises(ConfigError):
+            make(options, print)
+
+
+def test_without_the_right_the_capability_is_named():
+    if os.geteuid():
+        lacking("only root can give up its rights")
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgid(65534)
+            os.setuid(65534)
+            try:
+                make({"interface": "lo"}, print).start(Loop())
+            except PortError as error:
+                code = 0 if "CAP_NET_RAW" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_udp_socket_hears_both_families_and_drops_what_is_too_long(watch):
+    here = watch(kind="udp")
+    for tool in ("iptables", "ip6tables"):
+        here.network.at(here.network.server, tool, "-I", "INPUT", "-p", "udp", "-j", "ACCEPT")
+    here.network.send(KNOCK, source_port=4000)
+    here.network.send(KNOCK, address=net.SERVER6)
+    assert here.turn(lambda: len(here.seen) == 2)
+    four, six = sorted(here.seen, key=lambda datagram: len(datagram.source))
+    assert tuple(four) == (KNOCK, packed(net.CLIENT), 4000, bytes(4), 62201, 17)
+    assert (six.source, six.destination) == (packed(net.CLIENT6), bytes(4))
+    del here.seen[:]
+    for payload in (b"", b"x" * 1500, b"x" * 1501, b"x" * 65000):
+        here.network.send(payload)
+    assert here.payloads() == [b"", b"x" * 1500]
+    assert here.capture.dropped == 2
+
+
+def test_udp_address_is_the_destination_and_a_taken_port_is_named(watch):
+    here = watch(kind="udp", address=net.SERVER)
+    here.network.at(here.network.server, "iptables", "-I", "INPUT", "-p", "udp", "-j", "ACCEPT")
+    here.network.send(KNOCK)
+    assert here.turn(lambda: here.seen)
+    assert here.seen[0].destination == packed(net.SERVER)
+    with pytest.raises(PortError, match="another program has this port"):
+        watch(kind="udp", address=net.SERVER)

@@ -1,0 +1,99 @@
+"""Socket filters in classic BPF: what cannot be a knock never leaves the kernel.
+
+A program is a list of (code, jump if true, jump if false, value), as in `struct sock_filter`. It is written here with
+names for jump targets, so that later filters (fan-out, hints) can be put together from the same pieces.
+"""
+
+import socket
+import struct
+
+from tinyknop.compat import MICROPYTHON
+
+MIN_PAYLOAD = 140  # fwknopd's MIN_SPA_DATA_SIZE; the shortest packet of all vectors is longer
+MAX_PAYLOAD = 1500  # its MAX_SPA_PACKET_LEN
+SNAP = 60 + 8 + MAX_PAYLOAD  # longest IPv4 header, UDP header
+
+LD_W, LD_H, LD_B = 0x20, 0x28, 0x30
+LD_H_X, LD_B_X = 0x48, 0x50  # relative to X
+LDX_IMM, LDX_IHL = 0x01, 0xB1  # X = value; X = length of the IPv4 header at the offset
+AND = 0x54
+JEQ, JGT, JGE, JSET = 0x15, 0x25, 0x35, 0x45
+RET = 0x06
+PKTTYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
+OUTGOING = 4  # PACKET_OUTGOING; on `lo` every packet is seen a second time like this
+
+_ATTACH = 26  # SO_ATTACH_FILTER
+
+
+def assemble(lines):
+    """Returns the program for lines of (label, code, value, if true, if false); the last three may be absent.
+
+    A jump names a label, or is None for the next line. Labels lie below their jumps, at most 255 lines away.
+    """
+    at = {}
+    for i, line in enumerate(lines):
+        if line[0]:
+            at[line[0]] = i
+    program = []
+    for i, line in enumerate(lines):
+        jumps = [at[name] - i - 1 if name else 0 for name in line[3:]] + [0, 0]
+        program.append((line[1], jumps[0], jumps[1], line[2]))
+    return program
+
+
+def knock(port, low=MIN_PAYLOAD, high=MAX_PAYLOAD):
+    """Returns the program that keeps UDP datagrams to `port`, IPv4 and IPv6, that may be knocks.
+
+    That is: not sent by this machine, no fragment, no IPv6 extension header, a payload of `low` to `high` bytes of
+    which the first four can be base64. The packet begins at its IP header, as a SOCK_DGRAM packet socket has it.
+    """
+    lines = [
+        (None, LD_B, PKTTYPE),
+        (None, JEQ, OUTGOING, "drop", None),
+        (None, LD_B, 0),
+        (None, AND, 0xF0),
+        (None, JEQ, 0x60, "six", None),
+        (None, JEQ, 0x40, None, "drop"),
+        (None, LD_B, 9),
+        (None, JEQ, 17, None, "drop"),
+        (None, LD_H, 6),
+        (None, JSET, 0x3FFF, "drop", None),
+        (None, LDX_IHL, 0),
+        (None, JEQ, 0x10000, None, "udp"),  # a halfword never is: jumps always
+        ("six", LD_B, 6),
+        (None, JEQ, 17, None, "drop"),
+        (None, LDX_IMM, 40),
+        ("udp", LD_H_X, 2),
+        (None, JEQ, port, None, "drop"),
+        (None, LD_H_X, 4),
+        (None, JGE, low + 8, None, "drop"),
+        (None, JGT, high + 8, "drop", None),
+    ]
+    for i in range(4):
+        after = "byte%d" % (i + 1)
+        lines += [
+            ("byte%d" % i, LD_B_X, 8 + i),
+            (None, JEQ, 0x2B, after, None),  # +
+            (None, JGE, 0x2F, None, "drop"),  # / and digits
+            (None, JGT, 0x39, None, after),
+            (None, JGE, 0x41, None, "drop"),  # letters, and the six characters between the two cases
+            (None, JGT, 0x7A, "drop", None),
+        ]
+    return assemble(lines + [("byte4", RET, SNAP), ("drop", RET, 0)])
+
+
+def attach(sock, program):
+    """Puts a program on a socket in place of the one it has; raises OSError where the kernel refuses it."""
+    code = b"".join([struct.pack("@HBBI", *line) for line in program])
+    if MICROPYTHON:
+        import uctypes
+
+        code = bytearray(code)
+        address = uctypes.addressof(code)
+    else:
+        from array import array  # knows its address; ctypes would cost 0.7 MB
+
+        code = array("B", code)
+        address = code.buffer_info()[0]
+    sock.setsockopt(socket.SOL_SOCKET, _ATTACH, struct.pack("@HP", len(program), address))
+    return code  # the kernel has its own copy by now; returned so that nothing frees it too early

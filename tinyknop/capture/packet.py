@@ -1,0 +1,236 @@
+"""packet: sees knocks on an interface before any firewall does, so no port has to be open. Linux, CAP_NET_RAW.
+
+It takes every UDP datagram to the port whatever its IP address, like fwknopd's pcap. It never sends, and what cannot be
+a knock is thrown away by a filter in the kernel (`filters.py`) before it costs us anything.
+"""
+
+import errno
+import socket
+import struct
+
+from tinyknop import log, netlink
+from tinyknop.capture import QUOTA, filters, port_of, roomy
+from tinyknop.compat import MICROPYTHON, monotonic
+from tinyknop.errors import ConfigError, PortError
+from tinyknop.gate import Datagram
+
+OPTIONS = {"interface": "any", "port": "62201", "promisc": "N"}
+
+RETRY_MS, RETRY_MAX_MS = 250, 2000  # how often to look for an interface that went away; a look takes 0.05 ms
+AF_PACKET, SOL_PACKET, ETH_P_ALL = 17, 263, 3
+ADD_MEMBERSHIP, STATISTICS, IGNORE_OUTGOING = 1, 6, 23
+PROMISC = 1
+
+
+class Capture:
+    """One interface, or all of them ("any"); survives that it goes down, away, and comes back under another index."""
+
+    def __init__(self, options, sink):
+        self.where = options.get("where", "capture")
+        self.interface = options.get("interface") or "any"
+        self.port = port_of(options)
+        self.promisc = options.get("promisc") or "N"
+        if self.promisc not in ("Y", "N"):
+            raise ConfigError(self.where, "promisc = %s: it is Y or N" % self.promisc)
+        if not 1 <= len(self.interface.encode()) <= 15:
+            raise ConfigError(self.where, 'interface = "%s": a name has at most 15 characters' % self.interface)
+        self.sink = sink
+        self.received = 0
+        self.malformed = 0
+        self.sockets = []
+        self.index = 0
+        self._lost = 0  # by the kernel, because a socket's buffer was full
+        self._loop = self._timer = None
+        self._wait = RETRY_MS
+
+    def describe(self):
+        return "packet %s:%d" % (self.interface, self.port)
+
+    def start(self, loop):
+        """Opens the capture; raises ConfigError for an interface that is not there, PortError for a lack of rights."""
+        self._loop = loop
+        index, up = look_up(self.interface)
+        if index is None:
+            reason = 'interface = "%s": there is no such interface here (`ip link` lists them; "any" means all)'
+            raise ConfigError(self.where, reason % self.interface)
+        self._open(index)
+        if not up:
+            log.warning("%s: the interface is down", self.describe())
+
+    def stop(self):
+        """Closes everything."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        self._close()
+
+    @property
+    def dropped(self):
+        """What was lost: by the kernel, because we were too slow, or here, because it was malformed."""
+        self._count_lost()
+        return self._lost + self.malformed
+
+    def _open(self, index):
+        try:
+            sock = make_socket(index, self.port, self.promisc == "Y")
+        except OSError as error:
+            raise PortError(self.describe(), why_not(error))
+        self.index = index
+        self.sockets.append(sock)
+        self._loop.reader(sock, lambda: self._drain(sock))
+
+    def _close(self):
+        self._count_lost()
+        for sock in self.sockets:
+            self._loop.reader(sock, None)
+            sock.close()
+        self.sockets = []
+
+    def _count_lost(self):
+        if not MICROPYTHON:  # which has no getsockopt
+            for sock in self.sockets:
+                self._lost += struct.unpack("@II", sock.getsockopt(SOL_PACKET, STATISTICS, 8))[1]  # reading clears it
+
+    def _drain(self, sock):
+        """Hands on what is there, at most QUOTA datagrams, so that a flood never holds up the timers."""
+        recv, sink, size = sock.recv, self.sink, filters.SNAP
+        for _ in range(QUOTA):
+            try:
+                data = recv(size)
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, 4):  # 4: EINTR
+                    self._trouble(error)
+                return
+            datagram = parse(data)
+            if datagram is None:
+                self.malformed += 1
+            else:
+                self.received += 1
+                sink(datagram)
+
+    def _trouble(self, error):
+        """ENETDOWN as a rule (its number differs between machines): the kernel takes an interface up again itself."""
+        if self._timer:  # again, before anything got better: not until the timer, or we might spin
+            self._close()
+            return
+        log.warning("%s: the interface went down (error %d); waiting for it", self.describe(), error.errno)
+        self._wait = RETRY_MS
+        self._later()
+
+    def _later(self):
+        self._timer = self._loop.at(monotonic() + self._wait, self._retry)
+        self._wait = min(self._wait * 2, RETRY_MAX_MS)
+
+    def _retry(self):
+        """Goes on once the interface is up again; one that was made anew has another index and needs a new socket."""
+        index, up = look_up(self.interface)
+        if not up:
+            self._later()
+            return
+        if index != self.index or not self.sockets:
+            self._close()
+            try:
+                self._open(index)
+            except PortError as error:
+                log.debug("%s", error)
+                self._later()
+                return
+        self._timer = None
+        log.info("%s: the interface is back", self.describe())
+
+
+def make_socket(index, port, promisc):
+    """Returns a packet socket with nothing but knocks in its queue: its filter is there before it hears anything."""
+    everywhere = not index and not MICROPYTHON  # CPython's bind knows names alone, and "all" has none
+    sock = socket.socket(AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL) if everywhere else 0)
+    try:
+        sock.setblocking(False)
+        filters.attach(sock, filters.knock(port))
+        roomy(sock)
+        try:
+            sock.setsockopt(SOL_PACKET, IGNORE_OUTGOING, 1)
+        except OSError:  # before Linux 4.20; the filter drops them as well
+            pass
+        if promisc and index:
+            sock.setsockopt(SOL_PACKET, ADD_MEMBERSHIP, struct.pack("@iHH", index, PROMISC, 0) + bytes(8))
+        if everywhere:
+            discard(sock)  # it has heard all since it was made
+        else:
+            sock.bind(address_of(index))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def address_of(index):
+    """Returns what `bind` takes for an interface's index (0, on MicroPython: all of them)."""
+    if MICROPYTHON:  # struct sockaddr_ll
+        return struct.pack("@H", AF_PACKET) + struct.pack(">H", ETH_P_ALL) + struct.pack("@i", index) + bytes(12)
+    return (socket.if_indextoname(index), ETH_P_ALL)
+
+
+def discard(sock):
+    """Empties a socket's queue of what came before its filter; bounded, as more than that never fitted in."""
+    for _ in range(4096):
+        try:
+            sock.recv(1)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
+                return
+            raise
+
+
+def look_up(interface):
+    """Returns (index, is it up) of an interface in our own network namespace, (None, False) if there is none.
+
+    Asks the kernel: /sys shows the namespace that it was mounted in, which need not be ours.
+    """
+    if interface == "any":
+        return 0, True
+    sock = socket.socket(16, 3, 0)  # AF_NETLINK, SOCK_RAW (3 on MIPS too), NETLINK_ROUTE
+    try:
+        sock.setblocking(False)  # the answer is there when the question has been sent
+        sock.bind(netlink.address(MICROPYTHON))
+        sock.send(netlink.link_query(1, interface))
+        for kind, _, _, body in netlink.messages(sock.recv(32768)):
+            if kind == netlink.RTM_NEWLINK and len(body) >= 12:
+                return netlink.link_of(body)
+    except OSError as error:
+        log.debug("looking for interface %s: error %d", interface, error.errno)
+    finally:
+        sock.close()
+    return None, False
+
+
+def why_not(error):
+    """Returns what the owner has to do about a packet socket that cannot be had."""
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return "not allowed to see packets; this needs CAP_NET_RAW (root, or AmbientCapabilities= in a systemd unit)"
+    if error.errno == errno.ENODEV:
+        return "the interface has just gone"
+    return "no packet socket: error %d; does this kernel have CONFIG_PACKET?" % error.errno
+
+
+def parse(data):
+    """Returns the Datagram in an IP packet, None for anything but a whole UDP datagram; raises nothing.
+
+    Checksums are not looked at: the HMAC holds or it doesn't.
+    """
+    size = len(data)
+    if size < 28:
+        return None
+    first = data[0]
+    if first >> 4 == 4:
+        at = 20 if first == 0x45 else (first & 15) * 4
+        if data[9] != 17 or data[6] & 0x3F or data[7] or at < 20 or size < at + 8:
+            return None
+        source, destination = data[12:16], data[16:20]
+    elif first >> 4 == 6 and size >= 48 and data[6] == 17:
+        at, source, destination = 40, data[8:24], data[24:40]
+    else:
+        return None
+    sport, dport, length = struct.unpack_from(">HHH", data, at)
+    if length < 8 or at + length > size:
+        return None
+    return Datagram(data[at + 8 : at + length], source, sport, destination, dport, 17)

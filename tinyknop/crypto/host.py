@@ -1,0 +1,59 @@
+"""The back end of CPython: hashlib for digests and HMACs, pycryptodome for AES (imported at first use: 4 MB)."""
+
+import hashlib
+from _operator import _compare_digest as equal  # noqa: F401  (part of the interface; hmac would cost an import)
+
+_BLOCKS = {"sha384": 128, "sha512": 128, "sha3_256": 136, "sha3_512": 72}
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
+
+
+def digest(name, data):
+    """Returns the digest of `data` under one of `crypto.NAMES`."""
+    return _new(name)(data).digest()
+
+
+def mac(name, key):
+    """Returns a function from bytes to their HMAC (RFC 2104); the key is hashed here, once, not per call."""
+    new = _new(name)
+    block = _BLOCKS.get(name, 64)
+    if len(key) > block:
+        key = new(key).digest()
+    key += bytes(block - len(key))
+    inner = new(key.translate(_INNER)).copy
+    outer = new(key.translate(_OUTER)).copy
+
+    def authenticate(data):
+        state = inner()
+        state.update(data)
+        last = outer()
+        last.update(state.digest())
+        return last.digest()
+
+    return authenticate
+
+
+def encrypt(mode, key, iv, data):
+    """Returns `data`, whole 16-byte blocks, encrypted by AES-256 in mode ecb, cbc, cfb, ofb or ctr."""
+    return _cipher(mode, key, iv).encrypt(data)
+
+
+def decrypt(mode, key, iv, data):
+    """Returns what `encrypt` made into `data`."""
+    return _cipher(mode, key, iv).decrypt(data)
+
+
+def _new(name):
+    return getattr(hashlib, name)
+
+
+def _cipher(mode, key, iv):
+    from Crypto.Cipher import AES
+
+    if mode == "ecb":
+        return AES.new(key, AES.MODE_ECB)
+    if mode == "ctr":
+        return AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=iv)
+    if mode == "cfb":
+        return AES.new(key, AES.MODE_CFB, iv=iv, segment_size=128)
+    return AES.new(key, AES.MODE_OFB if mode == "ofb" else AES.MODE_CBC, iv=iv)

@@ -1,0 +1,122 @@
+"""What is open until when. No I/O: the daemon asks, journals, and tells the ports.
+
+Two knocks may ask for overlapping openings. A Book, one per port, knows for each opening of each source how long the
+longest of its grants lives, so that the end of one grant never closes what another still holds open.
+"""
+
+from collections import namedtuple
+
+# source is text, openings a tuple of (protocol, port), opened and until wall-clock seconds, nat None or (host, port).
+Grant = namedtuple("Grant", "id source openings opened until stanza nat")
+
+
+class Grants:
+    """The ledger of live grants, by id."""
+
+    def __init__(self):
+        self.live = {}
+        self._ids = {}  # what was asked -> id, so that a second knock extends
+        self._last = 0
+
+    def add(self, grant):
+        """Enters a grant; returns it with its id, and with the later end where the same is already open."""
+        same = _same(grant)
+        known = self.live.get(self._ids.get(same))
+        until = grant.until
+        if known is not None:
+            until = max(until, known.until)
+        elif grant.id is None:
+            self._last += 1
+        number = known.id if known is not None else self._last if grant.id is None else grant.id
+        self._last = max(self._last, number)
+        grant = Grant(number, grant.source, grant.openings, grant.opened, until, grant.stanza, grant.nat)
+        self.live[number] = grant
+        self._ids[same] = number
+        return grant
+
+    def remove(self, number):
+        """Takes a grant out; returns it, or None where there is none."""
+        grant = self.live.pop(number, None)
+        if grant is not None:
+            self._ids.pop(_same(grant), None)
+        return grant
+
+    def shift(self, seconds):
+        """Moves every time by a step of the wall clock."""
+        for number, grant in list(self.live.items()):
+            self.live[number] = shifted(grant, seconds)
+
+
+def _same(grant):
+    return grant.source, grant.openings, grant.stanza, grant.nat
+
+
+def shifted(grant, seconds):
+    """Returns a grant with its times moved by a step of the wall clock."""
+    return Grant(
+        grant.id,
+        grant.source,
+        grant.openings,
+        grant.opened + seconds,
+        grant.until + seconds,
+        grant.stanza,
+        grant.nat,
+    )
+
+
+def part(grant, openings):
+    """Returns a grant with fewer openings."""
+    return Grant(grant.id, grant.source, tuple(openings), grant.opened, grant.until, grant.stanza, grant.nat)
+
+
+def seconds_left(grant, now):
+    """Returns the seconds that a grant has left at `now`: never more than its own length, whatever the clock did."""
+    return min(grant.until - now, grant.until - grant.opened)
+
+
+class Book:
+    """What one port holds open."""
+
+    def __init__(self):
+        self._holders = {}  # (source, opening, nat) -> {grant id: grant}
+
+    def enter(self, grant):
+        """Enters a grant; returns the part of it that needs opening or more time, or None."""
+        needed = []
+        for opening in grant.openings:
+            holders = self._holders.setdefault((grant.source, opening, grant.nat), {})
+            others = [g.until for number, g in holders.items() if number != grant.id]
+            if not others or max(others) < grant.until:
+                needed.append(opening)
+            holders[grant.id] = grant
+        return part(grant, needed) if needed else None
+
+    def strike(self, grant):
+        """Takes a grant out; returns the part of it that no other grant holds open, or None."""
+        orphans = []
+        for opening in grant.openings:
+            key = (grant.source, opening, grant.nat)
+            holders = self._holders.get(key)
+            if holders is None or holders.pop(grant.id, None) is None:
+                continue
+            if not holders:
+                del self._holders[key]
+                orphans.append(opening)
+        return part(grant, orphans) if orphans else None
+
+    def live(self):
+        """Returns the grants, each with only the openings of which it is the longest holder."""
+        longest = {}
+        for key, holders in self._holders.items():
+            best = None
+            for grant in holders.values():
+                if best is None or grant.until > best.until:
+                    best = grant
+            longest.setdefault(best.id, (best, []))[1].append(key[1])
+        return [part(grant, openings) for grant, openings in longest.values()]
+
+    def shift(self, seconds):
+        """Moves every time by a step of the wall clock."""
+        for holders in self._holders.values():
+            for number, grant in list(holders.items()):
+                holders[number] = shifted(grant, seconds)

@@ -1,0 +1,127 @@
+"""`tinyknop check`: reads a configuration of any format and says in plain words what it allows. Opens nothing."""
+
+import argparse
+import os
+
+from tinyknop import config, net
+from tinyknop.host import toml
+
+SHORT_KEY = 16  # bytes; below it trying all keys of a captured packet comes into reach
+SHORT_HMAC_KEY = 16
+
+
+def openings(pairs):
+    """Returns "tcp/22, udp/53"."""
+    return ", ".join("%s/%d" % pair for pair in pairs)
+
+
+def networks(nets):
+    """Returns the networks of a stanza as people write them."""
+    if nets is None:
+        return "anybody"
+    return ", ".join(net.printed(base) + ("/%d" % bits if bits < 8 * len(base) else "") for base, bits in nets)
+
+
+def title(stanza):
+    """Returns what a stanza is called."""
+    return "stanza %s (%s)" % (stanza.name or stanza.number, stanza.where)
+
+
+def says(stanza):
+    """Returns the lines that say what a stanza allows."""
+    what = openings(stanza.open_ports) if stanza.open_ports is not None else "any port"
+    if getattr(stanza, "restrict_ports", ()):
+        what += " but never " + openings(stanza.restrict_ports)
+    time = "for %d s" % stanza.timeout
+    if stanza.max_timeout is not None:
+        time += ", or as long as the client asks up to %d s" % stanza.max_timeout
+    lines = ["%s: %s may open %s %s" % (title(stanza), networks(stanza.source), what, time)]
+    if stanza.destination is not None:
+        lines.append("  only by packets sent to %s" % networks(stanza.destination))
+    if stanza.require_user:
+        lines.append("  only as user %s" % stanza.require_user)
+    if stanza.require_source:
+        lines.append("  the packet must name the address to let in")
+    if stanza.expires is not None:
+        from time import gmtime, strftime
+
+        lines.append("  until %s UTC, and nothing after that" % strftime("%Y-%m-%d %H:%M:%S", gmtime(stanza.expires)))
+    how = ", all of them or none" if stanza.require_all and len(stanza.ports) > 1 else ""
+    lines.append("  through %s%s" % (", ".join(stanza.ports), how))
+    return lines
+
+
+def weak(settings, stanzas):
+    """Returns a line for each setting that is allowed and not wise."""
+    lines = []
+    if not settings.ageing:
+        lines.append("packets of any age are taken: only the memory of digests stops a replay; leave ageing on")
+    for stanza in stanzas:
+        keys = stanza.keys
+        if keys.hmac_key is None:
+            lines.append("%s: no HMAC: every packet is decrypted unchecked; add an HMAC key" % title(stanza))
+        elif len(keys.hmac_key) < SHORT_HMAC_KEY:
+            text = "%s: the HMAC key has only %d bytes; make a pair with `tinyknop keygen`"
+            lines.append(text % (title(stanza), len(keys.hmac_key)))
+        if keys.key and len(keys.key) < SHORT_KEY:
+            text = "%s: the key has only %d bytes; make a pair with `tinyknop keygen`"
+            lines.append(text % (title(stanza), len(keys.key)))
+        if keys.mode == "legacy":
+            lines.append("%s: the legacy mode cuts keys to 16 bytes; use cbc" % title(stanza))
+        if stanza.source is None and stanza.open_ports is None:
+            lines.append("%s: anybody with the key may open any port; list the openings" % title(stanza))
+        if keys.hmac in ("md5", "sha1") and keys.hmac_key is not None:
+            lines.append("%s: an HMAC of %s is dated; use sha256" % (title(stanza), keys.hmac))
+    return lines
+
+
+def outlets(settings):
+    """Returns a line for each port, and below it the rule that its owner must have."""
+    import tinyknop.ports as ports  # mypy cannot see that ports/ is tinyknop.ports
+
+    lines = []
+    carriers = {name: ports.carrier(name, options) for name, options in settings.carriers.items()}
+    for name in sorted(settings.ports):
+        port = ports.make(name, settings.ports[name], carriers)
+        lines.append("port %s: %s" % (name, port.describe()))
+        if hasattr(port, "rule"):
+            lines.append("  nothing opens unless a rule of yours matches it, such as:")
+            lines += ["    " + line for line in port.rule().splitlines()]
+    return lines
+
+
+def targets(path):
+    """Returns a line for each target of a TOML file, once all of it is understood."""
+    from tinyknop import client
+
+    if not path.endswith(".toml"):
+        return []
+    document = toml.Document(path)
+    lines = []
+    for name in document.named("target"):
+        target = client.Target(document.entries("target", name), document.where("target", name))
+        wanted = openings(target.openings or ()) or "nothing yet (-A says what)"
+        text = "target %s: knocks at %s port %d for %s"
+        lines.append(text % (name, target.host or name, target.port, wanted))
+    return lines
+
+
+def main(words):
+    """Says what a configuration means; exit status 1 where it is broken."""
+    parser = argparse.ArgumentParser("tinyknop check", description="Says in plain words what a configuration allows.")
+    parser.add_argument("file", metavar="FILE", help="tinyknop.toml, JSON, fwknopd.conf or access.conf")
+    path = parser.parse_args(words).file
+    settings, stanzas = config.load(path)
+    lines = []
+    for capture in settings.captures:
+        shown = ["%s %s" % (key, capture[key]) for key in sorted(capture) if key not in ("kind", "where")]
+        lines.append("listens by %s: %s" % (capture["kind"], ", ".join(shown)))
+    for stanza in stanzas:
+        lines += says(stanza)
+    lines += outlets(settings)
+    lines += targets(path)
+    warnings = weak(settings, stanzas)
+    print("\n".join(lines + ["warning: " + line for line in warnings]))
+    if not stanzas:
+        print("no stanza: nobody may open anything" if not os.path.basename(path).endswith("access.conf") else "empty")
+    return 0

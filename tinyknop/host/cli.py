@@ -1,0 +1,86 @@
+"""The command line: a table of commands, each a module imported only when it is called."""
+
+import os
+import sys
+from importlib import import_module
+
+from tinyknop.errors import TinyknopError
+
+# Name, module with main(words) -> exit status, one line of help.
+COMMANDS = (
+    ("serve", "tinyknop.host.serve", "Listens for knocks and drives the ports"),
+    ("knock", "tinyknop.host.knock", "Sends one knock"),
+    ("keygen", "tinyknop.host.keygen", "Prints a fresh key pair for access.conf or a key file"),
+    ("check", "tinyknop.host.check", "Reads a configuration, says what it means, and exits"),
+    ("status", "tinyknop.host.status", "Shows what is open and what was refused"),
+    ("demo", "tinyknop.host.demo", "Shows a knock open and close a real firewall, in namespaces of its own"),
+    ("fwknopd", "tinyknop.host.fwknopd", "Stands in for fwknop's daemon, with its files and options"),
+)
+DROP_INS = ("fwknopd",)  # also chosen by the program's own name, so that a link of that name works
+
+
+def usage():
+    """Returns the help text."""
+    lines = ["usage: tinyknop COMMAND ...", ""]
+    lines += ["  %-8s  %s" % (name, text) for name, _, text in COMMANDS]
+    lines += ["", "`tinyknop COMMAND --help` says more about one of them; `tinyknop --version` prints the version."]
+    return "\n".join(lines)
+
+
+def module_of(name):
+    """Returns the module of a command, or None."""
+    for known, module, _ in COMMANDS:
+        if known == name:
+            return module
+    return None
+
+
+def call(name, words):
+    """Runs one command and returns its exit status; what goes wrong becomes one line on stderr and status 1."""
+    try:
+        status = import_module(module_of(name)).main(words)
+        sys.stdout.flush()
+        return status or 0
+    except TinyknopError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (
+        BrokenPipeError
+    ):  # `tinyknop status | head`: nobody reads on, and Python's own flush at exit must not complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def unknown(name):
+    """Says that there is no such command, and which one may be meant."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, [known for known, _, _ in COMMANDS], 1)
+    meant = " (did you mean %s?)" % near[0] if near else ""
+    print("tinyknop: %s: no such command%s; `tinyknop --help` lists them" % (name, meant), file=sys.stderr)
+    return 2
+
+
+def main(argv=None):
+    """Entry point of the `tinyknop` program: returns the exit status."""
+    argv = list(sys.argv if argv is None else argv)
+    program = os.path.basename(argv[0]) if argv else "tinyknop"
+    words = argv[1:]
+    if program in DROP_INS:
+        return call(program, words)
+    if not words:
+        print(usage(), file=sys.stderr)
+        return 2
+    if words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from tinyknop import __version__
+
+        print("tinyknop %s" % __version__)
+        return 0
+    if module_of(words[0]) is None:
+        return unknown(words[0])
+    return call(words[0], words[1:])

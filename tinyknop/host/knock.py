@@ -1,0 +1,214 @@
+"""`tinyknop knock`: one knock at a named target or a host, and if asked to, the wait for its answer and a command.
+
+Takes no key on the command line, where everybody on the machine could read it.
+"""
+
+import argparse
+import getpass
+import os
+import sys
+
+from tinyknop import client, log, net
+from tinyknop.errors import ConfigError
+from tinyknop.host import toml
+
+FILES = ("~/.tinyknop/tinyknop.toml", "tinyknop.toml")
+RESOLVE_URL = "https://www.cipherdyne.org/cgi-bin/myip"  # fwknop's own default
+RESOLVE_S = 10
+KEYS_FROM_ENV = ("TINYKNOP_KEY_BASE64", "TINYKNOP_HMAC_KEY_BASE64")
+# Flag, the target's setting it stands for, its value's name, help.
+FLAGS = (
+    (("-A", "--openings"), "openings", "LIST", "what to open, such as tcp/22,udp/53"),
+    (("-D", "--host"), "host", "HOST", "the server, where NAME is not its name"),
+    (("-p", "--port"), "port", "PORT", "the server's port for knocks (62201)"),
+    (("-f", "--timeout"), "timeout", "SECONDS", "for how long; 0: as the server likes"),
+    (("-k", "--key-file"), "key_file", "FILE", "the two lines that `tinyknop keygen` prints"),
+    (("--digest",), "digest", "NAME", "digest inside the packet (sha256)"),
+    (("--hmac",), "hmac", "NAME", "HMAC around it (sha256)"),
+    (("--mode",), "mode", "NAME", "encryption mode (cbc)"),
+    (("--user",), "user", "NAME", "user name in the packet (yours)"),
+    (("--resolve-url",), "resolve_url", "URL", "where -R asks (%s)" % RESOLVE_URL),
+)
+
+
+def parser():
+    """Returns the parser of our words."""
+    made = argparse.ArgumentParser(
+        "tinyknop knock",
+        description="Sends one knock.",
+        epilog="Keys come from a file, from --stdin, or from the variables %s." % " and ".join(KEYS_FROM_ENV),
+    )
+    made.add_argument("name", metavar="NAME|HOST", help="a [target.NAME] of the configuration, or a host")
+    made.add_argument("-c", "--config", metavar="FILE", help="read targets there, not in %s" % " and ".join(FILES))
+    for flags, name, value, text in FLAGS:
+        made.add_argument(*flags, dest=name, metavar=value, help=text)
+    whom = made.add_mutually_exclusive_group()
+    whom.add_argument("-a", "--address", metavar="ADDR", help="the address to let in")
+    whom.add_argument("-s", "--source", action="store_const", const="source", dest="address", help="whoever sends it")
+    whom.add_argument(
+        "-R", "--resolve", action="store_const", const="resolve", dest="address", help="our address, as the web sees it"
+    )
+    made.add_argument("--stdin", action="store_true", help="read the lines of a key file from standard input")
+    made.add_argument("--hints", action="store_const", const="Y", help="spare a tinyknop server the search for the key")
+    made.add_argument("--dry-run", action="store_true", help="print the packet, send nothing")
+    made.add_argument(
+        "--verify", nargs="?", const=str(client.VERIFY_S), metavar="SECONDS", help="wait until it answers (%(const)s)"
+    )
+    made.add_argument("--then", nargs=argparse.REMAINDER, metavar="CMD", help="run this once it answers; comes last")
+    made.add_argument("-v", "--verbose", action="store_true", help="say what is done")
+    return made
+
+
+def find(name, config):
+    """Returns (entries, where) of a named target from the first file that has it, or (None, files looked at)."""
+    looked = []
+    for path in [config] if config else [os.path.expanduser(file) for file in FILES]:
+        if not config and not os.path.exists(path):
+            continue
+        looked.append(path)
+        document = toml.Document(path)
+        if name not in document.named("target"):
+            continue
+        entries = document.entries("target", name)
+        if os.stat(path).st_mode & 0o077 and any(entry[0].lower() in client.KEY_WORDS for entry in entries):
+            where = document.where("target", name)
+            raise ConfigError(where, "holds a key and others can read the file: chmod 600 %s, or use key_file" % path)
+        return [_rooted(entry) for entry in entries], document.where("target", name)
+    return None, looked
+
+
+def _rooted(entry):
+    """Returns an entry with the ~ of its key_file put out in full."""
+    name, text, where = entry
+    return (name, os.path.expanduser(text), where) if name.lower() == "key_file" else entry
+
+
+def gather(options):
+    """Returns the Target that the configuration, the environment and the flags describe together."""
+    entries, where = find(options.name, options.config)
+    if entries is None:
+        entries, where = [("host", options.name, "NAME")], _where_unknown(options.name, where)
+    target = client.Target(entries, where)
+    if target.host is None:
+        target.set("host", options.name, "NAME")
+    for name in KEYS_FROM_ENV:
+        plain = name[len("TINYKNOP_") :].lower()
+        if os.environ.get(name) and plain not in target.places and not options.key_file:
+            target.set(plain, os.environ[name], "$" + name)
+    for flags, name, _, _ in FLAGS + ((("--address",), "address", "", ""), (("--hints",), "hints", "", "")):
+        if getattr(options, name) is not None:
+            target.set(name, getattr(options, name), flags[-1])
+    if options.key_file:  # beats keys that the target itself holds
+        for word in client.KEY_WORDS:
+            setattr(target, word, None)
+            target.places.pop(word, None)
+    if options.stdin:
+        for entry in client.parse_keys(sys.stdin.buffer.read(65536), "stdin"):
+            target.set(*entry)
+    if "user" not in target.places:
+        target.user = _own_name()
+    return target
+
+
+def _where_unknown(name, looked):
+    """Returns what errors about a host without a target of that name begin with."""
+    return "%s (no such target in %s)" % (name, ", ".join(looked)) if looked else name
+
+
+def _own_name():
+    """Returns the user's name, as fwknop's client sends it, or fwknop's stand-in where nobody knows it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "NO_USER"
+
+
+def resolve(url):
+    """Returns the address that a web page says we have; raises ConfigError."""
+    from urllib.error import URLError
+    from urllib.request import Request, urlopen
+
+    if not url.startswith("https://"):
+        raise ConfigError("--resolve-url", "%s is not an https:// address: anybody on the way could choose it" % url)
+    try:
+        with urlopen(Request(url, headers={"User-Agent": "tinyknop"}), timeout=RESOLVE_S) as answer:
+            text = answer.read(200).decode("ascii", "replace").strip()
+    except (URLError, OSError, ValueError) as error:
+        raise ConfigError(url, "cannot ask for our address (%s): give it with -a" % error) from None
+    try:
+        return net.printed(net.packed(text.split()[0] if text else ""))
+    except ValueError:
+        raise ConfigError(url, "did not answer with an address: give it with -a, or another --resolve-url") from None
+
+
+def patience(options, target):
+    """Returns how many seconds to wait for an answer, or None for not at all."""
+    if options.verify is not None:
+        target.set("verify", options.verify, "--verify")
+    if options.then is not None and target.verify is None:
+        return client.VERIFY_S
+    return target.verify
+
+
+def command_of(options):
+    """Returns the words of --then; raises ConfigError where there are none."""
+    if options.then is not None and not options.then:
+        raise ConfigError("--then", "names no command: put it last, such as --then ssh gate.example.net")
+    return options.then
+
+
+def run(words):
+    """Becomes the command; returns only when it cannot be run."""
+    sys.stdout.flush()
+    try:
+        os.execvp(words[0], words)
+    except OSError as error:
+        raise ConfigError("--then", "cannot run %s: %s" % (words[0], error.strerror)) from None
+
+
+def wait(place, target, seconds):
+    """Waits for the first TCP opening; returns False, and says what may be wrong, when nothing answers."""
+    port = client.first_tcp(target)
+    took = client.verify(place, port, seconds)
+    if took is None:
+        text = "%s tcp/%d does not answer after %d s: wrong key, clock or address, or no service behind it"
+        print(text % (client.printed(place), port, seconds), file=sys.stderr)
+        return False
+    log.debug("%s tcp/%d answers after %.2f s", client.printed(place), port, took / 1000)
+    return True
+
+
+def located(target):
+    """Returns the server's address; an unknown name that is no target either may be a misspelt one, so says both."""
+    try:
+        return client.locate(target.host, target.port)
+    except ConfigError as error:
+        if target.where.startswith(target.host):
+            raise ConfigError(target.where, error.reason) from None
+        raise
+
+
+def main(words):
+    """Builds the knock, sends it, and does what was asked for after it."""
+    options = parser().parse_args(words)
+    log.threshold = 0 if options.verbose else 1
+    target = gather(options)
+    command = command_of(options)
+    seconds = patience(options, target)
+    if seconds is not None:
+        client.first_tcp(target)  # an impossible wish is refused before anything is sent
+    if target.address == "resolve":
+        target.address = resolve(target.resolve_url or RESOLVE_URL)
+        log.debug("our address is %s", target.address)
+    if options.dry_run:
+        print(client.build(target).decode())
+        return 0
+    data = client.build(target)
+    place = located(target)
+    client.send(data, place)
+    log.debug("%d bytes sent to %s port %d over udp", len(data), client.printed(place), target.port)
+    if seconds is not None and not wait(place, target, seconds):
+        return 1
+    if command:
+        run(command)
+    return 0

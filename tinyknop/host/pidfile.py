@@ -1,0 +1,91 @@
+"""fwknopd's pid file and its lock: a POSIX record lock, held for life, which the real fwknopd respects as well."""
+
+import fcntl
+import os
+import signal
+import struct
+import time
+
+from tinyknop.errors import ConfigError
+
+# struct flock of Linux: type, whence, start, length, pid.
+FLOCK = "hhqqi"
+KILL_WAIT_S = 4  # fwknopd -K gives SIGTERM that long before it sends SIGKILL
+
+
+def holder(path):
+    """Returns the process that holds the lock, or None; writes nothing, which the reference does."""
+    try:
+        with open(path, "rb+") as file:
+            asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked)[: struct.calcsize(FLOCK)])
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigError(path, "cannot look at the pid file: %s" % error.strerror) from None
+    return pid if kind != fcntl.F_UNLCK and pid > 0 else None
+
+
+def take(path):
+    """Locks the file and writes our process id into it; returns it open, since closing it would drop the lock."""
+    try:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+")
+    except OSError as error:
+        raise ConfigError(path, "cannot write the pid file: %s" % error.strerror) from None
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        text = file.read(20).strip()
+        file.close()
+        raise Running(path, text) from None
+    file.truncate(0)
+    file.write("%d\n" % os.getpid())
+    file.flush()
+    return file
+
+
+class Running(ConfigError):
+    """Another daemon holds the lock."""
+
+    def __init__(self, path, pid):
+        super().__init__(path, "[*] An instance of fwknopd is already running: (PID=%s)." % pid)
+
+
+def kill(path):
+    """Ends the lock's holder; returns (exit status, line to print)."""
+    pid = holder(path)
+    if pid is None:
+        return 1, "No running fwknopd detected."
+    try:
+        os.kill(pid, signal.SIGTERM)
+        end = time.monotonic() + KILL_WAIT_S
+        while holder(path) == pid and time.monotonic() < end:
+            time.sleep(0.02)
+        if holder(path) != pid:
+            return 0, "Killed fwknopd (pid=%d) via SIGTERM" % pid
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return 0, "Killed fwknopd (pid=%d)" % pid
+    except PermissionError:
+        return 1, "Unable to send signal to fwknop: only its user or root may"
+    return 0, "Killed fwknopd (pid=%d) via SIGKILL" % pid
+
+
+def restart(path):
+    """Makes the lock's holder read its configuration anew; returns (exit status, line to print)."""
+    pid = holder(path)
+    if pid is None:
+        return 1, "No running fwknopd detected."
+    try:
+        os.kill(pid, signal.SIGHUP)
+    except OSError as error:
+        return 1, "Unable to send signal to fwknop: %s" % error.strerror
+    return 0, "Sent restart signal to fwknopd (pid=%d)" % pid
+
+
+def status(path):
+    """Tells whether a daemon runs; returns (exit status, line to print)."""
+    pid = holder(path)
+    if pid is None:
+        return 1, "No running fwknopd detected."
+    return 0, "Detected fwknopd is running (pid=%d)." % pid

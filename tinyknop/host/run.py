@@ -1,0 +1,131 @@
+"""Runs the daemon until a signal ends it: what `serve` and the fwknopd front end have in common."""
+
+import signal
+import socket
+
+from tinyknop import log
+from tinyknop.errors import TinyknopError
+
+NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SAYS = (  # event, what is logged
+    ("ready", "ready: %(captures)s; %(stanzas)s"),
+    ("SIGHUP", "reading the configuration anew"),
+    ("read", "the configuration was read anew: %(stanzas)s"),
+    ("SIGTERM", "ending, as SIGTERM asks"),
+    ("SIGINT", "ending, as SIGINT asks"),
+    ("end", "ended"),
+)
+
+
+class Service:
+    """One daemon and the signals that steer it."""
+
+    def __init__(self, daemon, loop, reread, says):
+        self.daemon = daemon
+        self.loop = loop
+        self.reread = reread
+        self.says = dict(SAYS)
+        self.says.update(says)
+        self.started = False
+        self.stopping = False
+        self.reloading = False
+        self.heard = set()
+        self.woken, self.waker = socket.socketpair()
+
+    def listen(self):
+        """Takes the signals; they arrive as bytes in a socket, so that no callback is cut in two."""
+        self.woken.setblocking(False)
+        self.waker.setblocking(False)
+        signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
+        for number in NUMBERS:
+            signal.signal(number, lambda number, frame: None)
+        self.loop.reader(self.woken, self.hear)
+
+    def unlisten(self):
+        """Gives the signals back."""
+        self.loop.reader(self.woken, None)
+        signal.set_wakeup_fd(-1)
+        for number in NUMBERS:
+            signal.signal(number, signal.SIG_DFL)
+        self.woken.close()
+        self.waker.close()
+
+    def say(self, event, stanzas=None):
+        """Logs the line of an event, if it has one."""
+        line = self.says.get(event)
+        if line:
+            captures = ", ".join(capture.describe() for capture in self.daemon.captures)
+            log.info("%s", line % {"captures": captures, "stanzas": counted(stanzas or ())})
+
+    def hear(self):
+        """Takes in the signals that came."""
+        self.heard.update(self.woken.recv(64))
+        self.act()
+
+    def act(self):
+        """Does what the signals ask for, once the daemon is up."""
+        if not self.started or self.stopping:
+            return
+        heard, self.heard = self.heard, set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if number in heard:
+                self.say(signal.Signals(number).name)
+                self.stopping = True
+                self.loop.spawn(self.stop())
+                return
+        if signal.SIGHUP in heard and not self.reloading:
+            self.say("SIGHUP")
+            self.reloading = True
+            self.loop.spawn(self.reload())
+
+    async def reload(self):
+        """Takes the configuration anew; keeps the old one where the new one is broken, and says so."""
+        try:
+            settings, stanzas = self.reread()
+            done = self.daemon.reload(settings, stanzas)
+            if done is not None:
+                await done
+            self.say("read", stanzas)
+        except (TinyknopError, OSError) as error:
+            log.error("%s; the old configuration stays", error)
+        finally:
+            self.reloading = False
+
+    async def stop(self):
+        """Closes what is open, then ends the loop, whatever became of that."""
+        try:
+            await self.daemon.stop()
+        finally:
+            self.loop.stop()
+
+
+def counted(stanzas):
+    """Returns "1 stanza" or "2 stanzas"."""
+    return "%d stanza%s" % (len(stanzas), "" if len(stanzas) == 1 else "s")
+
+
+def run(settings, stanzas, reread, says=(), ready=None):
+    """Runs a daemon until TERM or INT; HUP takes what `reread` returns. Returns the exit status.
+
+    `says` replaces lines of SAYS; `ready` is called once knocks are heard. Raises TinyknopError or OSError where the
+    daemon cannot start.
+    """
+    from tinyknop.daemon import Daemon
+    from tinyknop.loop import Loop
+
+    loop = Loop()
+    daemon = Daemon(settings, stanzas, loop)
+    service = Service(daemon, loop, reread, says)
+    service.listen()
+    try:
+        loop.run_until(daemon.start())
+        service.started = True
+        service.say("ready", stanzas)
+        if ready:
+            ready()
+        loop.soon(service.act)  # what came while it started
+        loop.run()
+        service.say("end")
+    finally:
+        service.unlisten()
+    return 0

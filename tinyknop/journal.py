@@ -1,0 +1,134 @@
+"""Grants opened and closed, on disk: one line per event, written before a port is asked and after it confirmed.
+
+    open ID SOURCE OPENINGS OPENED UNTIL STANZA NAT PORTS
+    close ID
+
+A torn last line, which a power cut leaves, is ignored. Names are percent-encoded; "-" stands for nothing.
+"""
+
+from . import compat, log, net
+from .errors import Rejected
+from .grants import Grant
+
+_PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_."
+_SPARE_LINES = 1000  # the file is written anew when it has this many lines more than twice its live grants
+
+
+class Journal:
+    """The file of live grants; `open` and `close` append, `load` reads and `rewrite` compacts."""
+
+    def __init__(self, path):
+        self.path = path
+        self._file = None
+        self._lines = 0
+        self._torn = False
+
+    def load(self):
+        """Returns [(grant, port names)] of the grants that were opened and not closed; raises OSError."""
+        live = {}
+        data = compat.read_bytes(self.path) or b""
+        lines = data.split(b"\n")
+        for line in lines[:-1]:
+            self._read(line, live)
+        return [live[number] for number in sorted(live)]
+
+    def _read(self, line, live):
+        try:
+            words = line.decode().split(" ")
+            if words[0] == "open":
+                grant, ports = _parsed(words)
+                live[grant.id] = (grant, ports)
+            elif words[0] == "close":
+                live.pop(int(words[1]), None)
+            elif words[0]:
+                raise ValueError
+        except (ValueError, IndexError):
+            log.warning("%s: a line that is no event of the journal is ignored", self.path)
+
+    def rewrite(self, entries):
+        """Writes the file anew with just [(grant, port names)]; raises OSError."""
+        self._shut()
+        compat.replace(self.path, b"".join([_line(grant, ports) for grant, ports in entries]))
+        self._file = compat.append_to(self.path)
+        self._lines = len(entries)
+        self._torn = False
+
+    def opened(self, grant, ports, lasting):
+        """Writes that a grant is about to be opened; `lasting` makes that safe from a power cut.
+
+        Raises Rejected("full", ...) where it cannot be written: the grant could not be made safe.
+        """
+        try:
+            self._append(_line(grant, ports))
+            if lasting:
+                compat.fsync(self._file)
+        except OSError as error:
+            raise Rejected("full", "the journal cannot be written: %s" % error)
+
+    def closed(self, number):
+        """Writes that every port confirmed the close; a failure is harmless, since closing twice is."""
+        try:
+            self._append(b"close %d\n" % number)
+        except OSError as error:
+            log.warning("%s: cannot be written: %s", self.path, error)
+
+    def overgrown(self, live):
+        """Tells whether the file is worth compacting, with so many grants live."""
+        return self._lines > 2 * live + _SPARE_LINES
+
+    def _append(self, line):
+        if self._file is None:
+            self._file = compat.append_to(self.path)
+        # After a torn line (a full disk) the next one starts on a line of its own.
+        line = b"\n" + line if self._torn else line
+        self._torn = True
+        if self._file.write(line) != len(line):
+            raise OSError(28)  # ENOSPC: the disk took a part of the line
+        self._torn = False
+        self._lines += 1
+
+    def _shut(self):
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _line(grant, ports):
+    words = (
+        "open",
+        "%d" % grant.id,
+        grant.source,
+        ",".join(["%s/%d" % opening for opening in grant.openings]),
+        "%d" % grant.opened,
+        "%d" % grant.until,
+        _quoted(grant.stanza),
+        "%s,%d" % grant.nat if grant.nat else "-",
+        ",".join([_quoted(port) for port in ports]) or "-",
+    )
+    return " ".join(words).encode() + b"\n"
+
+
+def _parsed(words):
+    if len(words) != 9:
+        raise ValueError
+    nat = None
+    if words[7] != "-":
+        host, comma, port = words[7].partition(",")
+        nat = (net.printed(net.packed(host)), int(port))
+    ports = () if words[8] == "-" else tuple([_unquoted(port) for port in words[8].split(",")])
+    source = net.printed(net.packed(words[2]))
+    openings = net.openings(words[3])
+    return Grant(int(words[1]), source, openings, int(words[4]), int(words[5]), _unquoted(words[6]), nat), ports
+
+
+def _quoted(text):
+    """Returns a name as one word without blank or comma."""
+    return "".join([chr(byte) if byte in _PLAIN else "%%%02x" % byte for byte in text.encode()]) or "%"
+
+
+def _unquoted(word):
+    parts = word.split("%")
+    out = parts[0].encode()
+    for item in parts[1:]:
+        out += bytes([int(item[:2], 16)]) + item[2:].encode() if item else b""
+    return out.decode()

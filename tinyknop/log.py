@@ -1,0 +1,36 @@
+"""One line per event, to whoever set `sink`. No secret, no plain text and no whole packet ever gets here."""
+
+import sys
+
+LEVELS = ("debug", "info", "warning", "error")
+threshold = 1  # index into LEVELS; below it nothing is formatted
+
+
+def _to_stderr(level, text):
+    sys.stderr.write(text + "\n" if level == "info" else "%s: %s\n" % (level, text))
+
+
+sink = _to_stderr
+
+
+def debug(text, *values):
+    """Logs what only somebody looking for a fault wants to see."""
+    if threshold <= 0:
+        sink("debug", text % values if values else text)
+
+
+def info(text, *values):
+    """Logs an event of normal running."""
+    if threshold <= 1:
+        sink("info", text % values if values else text)
+
+
+def warning(text, *values):
+    """Logs what the owner should look at; the daemon goes on."""
+    if threshold <= 2:
+        sink("warning", text % values if values else text)
+
+
+def error(text, *values):
+    """Logs what does not work."""
+    sink("error", text % values if values else text)

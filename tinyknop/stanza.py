@@ -1,0 +1,272 @@
+"""Stanza: who may open what, for how long, through which ports. One table of keywords, whatever format they came in.
+
+Parsers are as those of `settings.py`: (text, warn) -> value.
+"""
+
+from . import compat, crypto, net
+from .errors import ConfigError
+from .seal import LONGEST_HMAC_KEY, LONGEST_KEY, Keys
+from .seal import MODES as SEALING
+from .settings import DIGITS, Keywords, leading, number, one_of, text, yes
+from .spa import BASE64, from_base64, to_base64
+
+TIMEOUT = 30  # seconds; fwknopd's DEF_FW_ACCESS_TIMEOUT, and what its 0 means
+LONGEST = 8388608  # seconds; fwknopd's top for both timeouts
+_LISTED = 31  # characters of an entry in a list of ports
+_LEGACY_KEY = 16  # bytes; fwknop cuts a longer key of this mode
+_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.@:+#-"
+
+
+def listed(value):
+    """Returns the items of a comma-separated list, blanks around them cut."""
+    return [item.strip() for item in value.split(",")]
+
+
+def networks(value, warn):
+    """Reads a list of networks; None stands for ANY."""
+    found = []
+    anybody = False
+    for item in listed(value):
+        if item.upper() == "ANY":
+            anybody = True
+            continue
+        if warn is not None and 1 <= item.count(".") < 3 and ":" not in item:
+            whole = _classful(item)
+            warn("%r is taken for %s: write the whole address" % (item, whole))
+            item = whole
+        network = net.network(item)
+        if network[1] == 0:
+            raise ValueError("%r is everybody: write ANY" % item)
+        found.append(network)
+    return None if anybody else tuple(found)
+
+
+def _classful(item):
+    """Returns 1.2.0.3 for 1.2.3, as inet_aton reads it (fwknopd 2.6.10)."""
+    address, slash, mask = item.partition("/")
+    parts = address.split(".")
+    last = parts.pop()
+    if not last or len(last) > 8 or not compat.only_in(last.encode(), DIGITS):
+        raise ValueError("%r is not an IPv4 address such as 192.0.2.7" % item)
+    rest, tail = int(last), []
+    for _ in range(4 - len(parts)):
+        tail.insert(0, "%d" % (rest & 255))
+        rest >>= 8
+    if rest:
+        raise ValueError("%r is not an IPv4 address such as 192.0.2.7" % item)
+    return ".".join(parts + tail) + slash + mask
+
+
+def openings(value, warn):
+    """Reads a list of openings; where fwknop reads tcp/1000-2000 as tcp/1000, that is said."""
+    found = []
+    for item in listed(value):
+        if len(item) > _LISTED:
+            raise ValueError("an entry has at most %d characters, such as tcp/22" % _LISTED)
+        proto, slash, port = item.partition("/")
+        digits = port[: leading(port)]
+        if warn is not None and digits and (digits != port or int(digits) == 0):
+            warn("%r is taken for %s/%s: list each opening, as in tcp/22, udp/53" % (item, proto, digits))
+            if int(digits) == 0:
+                continue  # no packet of ours can ask for port 0
+            item = "%s/%s" % (proto, digits)
+        opening = net.opening(item)
+        if opening not in found:
+            found.append(opening)
+    return tuple(found)
+
+
+def _names(value, warn):
+    found = [_name(item, warn) for item in listed(value)]
+    if len(set(found)) != len(found):
+        raise ValueError("names one of them twice")
+    return tuple(found)
+
+
+def _name(value, warn):
+    if not 1 <= len(value) <= 64 or not compat.only_in(value.encode(), _NAME):
+        raise ValueError("a name has 1 to 64 letters, digits and _ . @ : + # -")
+    return value
+
+
+def _unchanged(value):
+    if value.upper() == "__CHANGEME__":
+        raise ValueError("value is not properly set: put in a key of `tinyknop keygen`")
+    if not value:
+        raise ValueError("is empty: put in a key of `tinyknop keygen`")
+
+
+def key_text(value, warn):
+    """Reads a passphrase: its bytes as written."""
+    _unchanged(value)
+    return value.encode()
+
+
+def key_base64(value, warn):
+    """Reads a key in base64, padded or not; fwknop stops at the first `=` and looks at no spare bits."""
+    _unchanged(value)
+    data = value.encode()
+    if not compat.only_in(data, BASE64 + b"="):
+        raise ValueError("is not base64: put in a key of `tinyknop keygen`")
+    bare = data.split(b"=")[0]
+    usable = bare[:-1] if len(bare) % 4 == 1 else bare
+    key = from_base64(usable) if usable else b""
+    if not key:
+        raise ValueError("is empty: put in a key of `tinyknop keygen`")
+    exact = to_base64(key)
+    if data not in (exact, exact + b"=" * (-len(exact) % 4)):
+        if warn is None:
+            raise ValueError("is not whole base64: put in a key of `tinyknop keygen`")
+        warn("is not whole base64, and taken as far as it goes: put in a key of `tinyknop keygen`")
+    return key
+
+
+def _timeout(value, warn):
+    return number(0, LONGEST)(value, warn) or TIMEOUT
+
+
+def _max_timeout(value, warn):
+    """0 is fwknopd's own 300, which is what None stands for."""
+    return number(0, LONGEST)(value, warn) or None
+
+
+def _epoch(value, warn):
+    return number(0, 1 << 40)(value, warn) or None
+
+
+def date(value, warn):
+    """Reads MM/DD/YYYY into the epoch of that midnight in UTC; the configuration's reader shifts it to local time."""
+    parts = value.split("/")
+    if len(parts) != 3 or not all([1 <= len(p) <= 4 and compat.only_in(p.encode(), DIGITS) for p in parts]):
+        raise ValueError("%r is not a date: write MM/DD/YYYY" % value)
+    month, day, year = [int(part) for part in parts]
+    year += 2000 if year < 100 else 0
+    if not 1 <= month <= 12 or not 1 <= day <= _DAYS[month - 1] or not 1970 <= year:
+        raise ValueError("%r is not a date: write MM/DD/YYYY" % value)
+    return days(year, month, day) * 86400
+
+
+def days(year, month, day):
+    """Returns the days from 1970 to a date. Years begin in March here, so that a leap day comes last."""
+    year -= month < 3
+    return 365 * year + year // 4 - year // 100 + year // 400 + (153 * ((month + 9) % 12) + 2) // 5 + day - 719469
+
+
+MODES = SEALING + ("asymmetric",)
+
+KEYWORDS = Keywords(
+    (
+        ("SOURCE", "source", "source", networks, None),
+        ("DESTINATION", "destination", "destination", networks, None),
+        ("OPEN_PORTS", "openings", "open_ports", openings, None),
+        ("RESTRICT_PORTS", None, "restrict_ports", openings, ()),
+        ("KEY", None, "key", key_text, None),
+        ("KEY_BASE64", None, "key", key_base64, None),
+        ("HMAC_KEY", None, "hmac_key", key_text, None),
+        ("HMAC_KEY_BASE64", None, "hmac_key", key_base64, None),
+        ("HMAC_DIGEST_TYPE", None, "hmac", one_of(crypto.NAMES), "sha256"),
+        ("ENCRYPTION_MODE", None, "mode", one_of(MODES), "cbc"),
+        ("FW_ACCESS_TIMEOUT", "timeout", "timeout", _timeout, TIMEOUT),
+        ("MAX_FW_TIMEOUT", "max_timeout", "max_timeout", _max_timeout, None),
+        ("REQUIRE_USERNAME", None, "require_user", text, None),
+        ("REQUIRE_SOURCE_ADDRESS", None, "require_source", yes, False),
+        ("REQUIRE_SOURCE", None, "require_source", yes, False),
+        ("ACCESS_EXPIRE", None, "date", date, None),
+        ("ACCESS_EXPIRE_EPOCH", None, "expires", _epoch, None),
+        (None, "name", "name", _name, None),
+        (None, "key_file", "key_file", text, None),
+        (None, "ports", "ports", _names, ("firewall",)),
+        (None, "require_all", "require_all", yes, False),
+    ),
+    tuple(
+        [(name, yes, False) for name in (
+            "ENABLE_CMD_EXEC", "ENABLE_CMD_SUDO_EXEC", "FORCE_MASQUERADE", "FORWARD_ALL", "DISABLE_DNAT",
+            "GPG_ALLOW_NO_PW", "GPG_REQUIRE_SIG", "GPG_DISABLE_SIG", "GPG_IGNORE_SIG_VERIFY_ERROR", "require_hint",
+        )]
+        + [(name, text, None) for name in (
+            "CMD_EXEC_USER", "CMD_EXEC_GROUP", "CMD_SUDO_EXEC_USER", "CMD_SUDO_EXEC_GROUP", "CMD_CYCLE_OPEN",
+            "CMD_CYCLE_CLOSE", "CMD_CYCLE_TIMER", "FORCE_NAT", "FORCE_SNAT", "GPG_DECRYPT_ID", "GPG_DECRYPT_PW",
+            "GPG_HOME_DIR", "GPG_EXE", "GPG_REMOTE_ID", "GPG_FINGERPRINT_ID",
+        )]
+    ),
+    (),
+    "access",
+)  # fmt: skip
+
+
+class Stanza:
+    """One stanza. `key_file` is (path, "FILE:LINE") and `keys` None until `complete` was given what the file holds."""
+
+    def __init__(self, entries, where, warn=None):
+        self.where = where
+        self.number = 0  # the reader counts
+        self._warn = warn
+        self._entries = entries
+        self._parse(entries)
+
+    def complete(self, read, local):
+        """Takes in the key file, by `read(path, where, warn)` -> entries, and shifts a date by `local(epoch)`."""
+        if self.key_file is not None:
+            whole = []
+            for entry in self._entries:
+                whole += read(entry[1], entry[2], self._warn) if entry[0] == "key_file" else [entry]
+            self._entries = whole
+            self._parse(whole)
+        if self._date is not None:
+            self.expires = local(self._date)
+        self._warn = None
+        if compat.MICROPYTHON:  # only `compile` wants them, on a computer
+            self._entries = None
+
+    def entries(self):
+        """Returns the entries that this was made of, key files taken in."""
+        return self._entries
+
+    def _parse(self, entries):
+        values, places = KEYWORDS.read(entries, self._warn)
+        self.name = values["name"]
+        self.source, self.destination = values["source"], values["destination"]
+        self.open_ports, self.restrict_ports = values["open_ports"], values["restrict_ports"]
+        self.timeout, self.max_timeout = values["timeout"], values["max_timeout"]
+        self.require_source, self.require_user = values["require_source"], values["require_user"]
+        self.expires, self._date = values["expires"], values["date"]
+        self.ports, self.require_all = values["ports"], values["require_all"]
+        self.key_file = (values["key_file"], places["key_file"]) if values["key_file"] else None
+        self.keys = None if self.key_file else self._keys(values, places)
+        if self._warn is not None:
+            self._remark(places)
+
+    def _keys(self, values, places):
+        """Returns the Keys, once they can be those of a stanza; raises ConfigError."""
+        key, hmac_key, mode = values["key"], values["hmac_key"], values["mode"]
+        if mode == "asymmetric":
+            raise ConfigError(places["mode"], "ENCRYPTION_MODE: asymmetric is not supported yet: use cbc")
+        if key is None:
+            raise ConfigError(self.where, "no keys found for this stanza: add KEY_BASE64 (`tinyknop keygen` makes one)")
+        if mode == "legacy" and len(key) > _LEGACY_KEY:
+            if self._warn is None:
+                raise ConfigError(
+                    places["key"], "a key of the legacy mode has at most 16 bytes: shorten it, or use cbc"
+                )
+            self._warn("%s: the legacy mode cuts the key to 16 bytes: shorten it, or use cbc" % places["key"])
+            key = key[:_LEGACY_KEY]
+        if len(key) > LONGEST_KEY:
+            reason = "a key has at most %d bytes, this one %d: make one with `tinyknop keygen`"
+            raise ConfigError(places["key"], reason % (LONGEST_KEY, len(key)))
+        if hmac_key is not None and len(hmac_key) > LONGEST_HMAC_KEY:
+            reason = "an HMAC key has at most %d bytes, this one %d: make one with `tinyknop keygen`"
+            raise ConfigError(places["hmac_key"], reason % (LONGEST_HMAC_KEY, len(hmac_key)))
+        if key == hmac_key:
+            raise ConfigError(places["hmac_key"], "key and HMAC key should not be identical: make another HMAC key")
+        return Keys(key=key, hmac_key=hmac_key, mode=mode, hmac=values["hmac"])
+
+    def _remark(self, places):
+        """Warns of what fwknopd warns of."""
+        if not self.require_source:
+            self._warn("%s: Warning: REQUIRE_SOURCE_ADDRESS not enabled for this access stanza" % self.where)
+        if self.max_timeout is not None and self.max_timeout < self.timeout:
+            text = (
+                "%s: Warning: MAX_FW_TIMEOUT < FW_ACCESS_TIMEOUT, honoring MAX_FW_TIMEOUT: raise it, or lower the other"
+            )
+            self._warn(text % places["max_timeout"])
