@@ -1,6 +1,5 @@
 """The daemon's own socket: who connects gets one JSON line, the state of everything, and is hung up on."""
 
-import json
 import os
 import socket
 
@@ -54,6 +53,8 @@ class Door:
         except OSError:
             return
         peer.setblocking(False)
+        import json  # 7 ms, which the first knock after a start should not wait for
+
         loop.current().spawn(_told(peer, json.dumps(self.report()).encode() + b"\n"))
 
 

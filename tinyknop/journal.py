@@ -6,12 +6,12 @@
 A torn last line, which a power cut leaves, is ignored. Names are percent-encoded; "-" stands for nothing.
 """
 
-from . import compat, log, net
+from . import log, net
 from .errors import Rejected
 from .grants import Grant
+from .lines import Lines
 
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_."
-_SPARE_LINES = 1000  # the file is written anew when it has this many lines more than twice its live grants
 
 
 class Journal:
@@ -19,16 +19,12 @@ class Journal:
 
     def __init__(self, path):
         self.path = path
-        self._file = None
-        self._lines = 0
-        self._torn = False
+        self._lines = Lines(path)
 
     def load(self):
         """Returns [(grant, port names)] of the grants that were opened and not closed; raises OSError."""
         live = {}
-        data = compat.read_bytes(self.path) or b""
-        lines = data.split(b"\n")
-        for line in lines[:-1]:
+        for line in self._lines.read():
             self._read(line, live)
         return [live[number] for number in sorted(live)]
 
@@ -47,11 +43,7 @@ class Journal:
 
     def rewrite(self, entries):
         """Writes the file anew with just [(grant, port names)]; raises OSError."""
-        self._shut()
-        compat.replace(self.path, b"".join([_line(grant, ports) for grant, ports in entries]))
-        self._file = compat.append_to(self.path)
-        self._lines = len(entries)
-        self._torn = False
+        self._lines.rewrite([_line(grant, ports) for grant, ports in entries])
 
     def opened(self, grant, ports, lasting):
         """Writes that a grant is about to be opened; `lasting` makes that safe from a power cut.
@@ -59,38 +51,20 @@ class Journal:
         Raises Rejected("full", ...) where it cannot be written: the grant could not be made safe.
         """
         try:
-            self._append(_line(grant, ports))
-            if lasting:
-                compat.fsync(self._file)
+            self._lines.append(_line(grant, ports), lasting)
         except OSError as error:
             raise Rejected("full", "the journal cannot be written: %s" % error)
 
     def closed(self, number):
         """Writes that every port confirmed the close; a failure is harmless, since closing twice is."""
         try:
-            self._append(b"close %d\n" % number)
+            self._lines.append(b"close %d\n" % number)
         except OSError as error:
             log.warning("%s: cannot be written: %s", self.path, error)
 
     def overgrown(self, live):
         """Tells whether the file is worth compacting, with so many grants live."""
-        return self._lines > 2 * live + _SPARE_LINES
-
-    def _append(self, line):
-        if self._file is None:
-            self._file = compat.append_to(self.path)
-        # After a torn line (a full disk) the next one starts on a line of its own.
-        line = b"\n" + line if self._torn else line
-        self._torn = True
-        if self._file.write(line) != len(line):
-            raise OSError(28)  # ENOSPC: the disk took a part of the line
-        self._torn = False
-        self._lines += 1
-
-    def _shut(self):
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        return self._lines.overgrown(live)
 
 
 def _line(grant, ports):

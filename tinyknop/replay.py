@@ -9,11 +9,11 @@ Comment lines, which fwknopd skips, carry what the store has to remember besides
 
 from . import compat, log, net
 from .errors import Rejected
+from .lines import Lines
 from .spa import BASE64, from_base64, to_base64
 
 HEADER = b"# <digest> <proto> <src_ip> <src_port> <dst_ip> <dst_port> <time>\n"
 LIMIT = 500000  # digests; past it a knock is refused rather than a digest forgotten
-_SPARE_LINES = 1000  # the file is written anew when it has this many lines more than twice its live digests
 
 
 class Replay:
@@ -30,9 +30,7 @@ class Replay:
         self._seen = {}  # digest -> file line without its digest
         self._queue = []  # (monotonic ms at which it may go, digest, stamp), oldest first
         self._head = 0
-        self._file = None
-        self._lines = 0
-        self._torn = False
+        self._lines = Lines(path)
 
     def load(self):
         """Reads the file, as far as there is one, and writes it anew; raises OSError.
@@ -44,7 +42,7 @@ class Replay:
         now = compat.wall()
         boot = ""
         entries = []
-        for number, line in enumerate((compat.read_bytes(self.path) or b"").split(b"\n")):
+        for number, line in enumerate(self._lines.read()):
             if line.startswith(b"# tinyknop "):
                 boot = self._remember(line) or boot
             elif line and not line.startswith(b"#"):
@@ -119,19 +117,13 @@ class Replay:
 
     def compact(self):
         """Writes the file anew with what is still kept; raises OSError."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
         note = "# tinyknop floor=%d clock=%d boot=%s\n" % (self.floor, self.clock, compat.boot_id())
         lines = [HEADER]
         for i in range(self._head, len(self._queue)):
             digest = self._queue[i][1]
             lines.append(to_base64(digest) + b" " + self._seen[digest] + b"\n")
         lines.append(note.encode())  # last: it holds against the times of the lines before it
-        compat.replace(self.path, b"".join(lines))
-        self._file = compat.append_to(self.path)
-        self._lines = len(lines)
-        self._torn = False
+        self._lines.rewrite(lines)
 
     def _forget(self):
         """Drops what may go and remembers the newest stamp among it."""
@@ -149,21 +141,12 @@ class Replay:
             self._head = 0
 
     def _append(self, line):
-        line = b"\n" + line if self._torn else line
         try:
-            if self._lines > 2 * len(self._seen) + _SPARE_LINES:
+            if self._lines.overgrown(len(self._seen)):
                 self.compact()
-            if self._file is None:
-                self._file = compat.append_to(self.path)
-            self._torn = True
-            if self._file.write(line) != len(line):
-                raise OSError(28)  # ENOSPC: the disk took a part of the line
-            self._torn = False
-            if not self.ageing:
-                compat.fsync(self._file)
+            self._lines.append(line, not self.ageing)
         except OSError as error:
             raise Rejected("full", "the digest cache cannot be written: %s" % error)
-        self._lines += 1
 
 
 def _rest(datagram, now):

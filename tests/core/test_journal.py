@@ -94,20 +94,20 @@ def test_a_line_cut_short_by_a_full_disk_does_not_spoil_the_next():
 
     journal = fresh()
     journal.opened(ONE, ("firewall",), False)
-    good, journal._file = journal._file, Full()
+    good, journal._lines._file = journal._lines._file, Full()
     try:
         journal.opened(TWO, ("firewall",), False)
     except Rejected as error:
         assert error.stage == "full"
     good.write(b"open ")
-    journal._file = good
+    journal._lines._file = good
     journal.opened(TWO, ("firewall",), False)
     assert [entry[0].id for entry in Journal(PATH).load()] == [1, 2]
 
 
 def test_it_says_when_it_is_worth_compacting():
     journal = fresh()
-    journal._lines = 1003
+    journal._lines._count = 1003
     assert journal.overgrown(1)
     assert not journal.overgrown(2)
     os.remove(PATH) if PATH in os.listdir(".") else None
