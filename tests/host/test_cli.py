@@ -220,7 +220,10 @@ def test_signals_reload_and_then_stop_the_daemon_once(monkeypatch):
 
 def test_serve_imports_nothing_heavy():
     code = "import sys, tinyknop.host.serve, tinyknop.daemon; print(' '.join(sys.modules))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    # -S: what an editable install imports at start is not ours.
+    argv = [sys.executable, "-S", "-c", code]
+    loaded = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=root).stdout.split()
     heavy = {
         "argparse",
         "urllib.request",

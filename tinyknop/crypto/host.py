@@ -35,25 +35,40 @@ def mac(name, key):
 
 def encrypt(mode, key, iv, data):
     """Returns `data`, whole 16-byte blocks, encrypted by AES-256 in mode ecb, cbc, cfb, ofb or ctr."""
-    return _cipher(mode, key, iv).encrypt(data)
+    aes = _aes()
+    return _cipher(aes, mode, key, iv).encrypt(data) if aes else _small().encrypt(mode, key, iv, data)
 
 
 def decrypt(mode, key, iv, data):
     """Returns what `encrypt` made into `data`."""
-    return _cipher(mode, key, iv).decrypt(data)
+    aes = _aes()
+    return _cipher(aes, mode, key, iv).decrypt(data) if aes else _small().decrypt(mode, key, iv, data)
 
 
 def _new(name):
     return getattr(hashlib, name)
 
 
-def _cipher(mode, key, iv):
-    from Crypto.Cipher import AES
+def _aes():
+    """Returns pycryptodome's AES; None where it is not installed, and plain Python does, more slowly."""
+    try:
+        from Crypto.Cipher import AES
+    except ImportError:
+        return None
+    return AES
 
+
+def _small():
+    from . import small
+
+    return small
+
+
+def _cipher(aes, mode, key, iv):
     if mode == "ecb":
-        return AES.new(key, AES.MODE_ECB)
+        return aes.new(key, aes.MODE_ECB)
     if mode == "ctr":
-        return AES.new(key, AES.MODE_CTR, nonce=b"", initial_value=iv)
+        return aes.new(key, aes.MODE_CTR, nonce=b"", initial_value=iv)
     if mode == "cfb":
-        return AES.new(key, AES.MODE_CFB, iv=iv, segment_size=128)
-    return AES.new(key, AES.MODE_OFB if mode == "ofb" else AES.MODE_CBC, iv=iv)
+        return aes.new(key, aes.MODE_CFB, iv=iv, segment_size=128)
+    return aes.new(key, aes.MODE_OFB if mode == "ofb" else aes.MODE_CBC, iv=iv)
