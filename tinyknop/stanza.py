@@ -177,12 +177,12 @@ KEYWORDS = Keywords(
         (None, "name", "name", _name, None),
         (None, "key_file", "key_file", text, None),
         (None, "ports", "ports", _names, ("firewall",)),
-        (None, "require_all", "require_all", yes, False),
     ),
     tuple(
         [(name, yes, False) for name in (
             "ENABLE_CMD_EXEC", "ENABLE_CMD_SUDO_EXEC", "FORCE_MASQUERADE", "FORWARD_ALL", "DISABLE_DNAT",
             "GPG_ALLOW_NO_PW", "GPG_REQUIRE_SIG", "GPG_DISABLE_SIG", "GPG_IGNORE_SIG_VERIFY_ERROR", "require_hint",
+            "require_all",
         )]
         + [(name, text, None) for name in (
             "CMD_EXEC_USER", "CMD_EXEC_GROUP", "CMD_SUDO_EXEC_USER", "CMD_SUDO_EXEC_GROUP", "CMD_CYCLE_OPEN",
@@ -231,7 +231,7 @@ class Stanza:
         self.timeout, self.max_timeout = values["timeout"], values["max_timeout"]
         self.require_source, self.require_user = values["require_source"], values["require_user"]
         self.expires, self._date = values["expires"], values["date"]
-        self.ports, self.require_all = values["ports"], values["require_all"]
+        self.ports = values["ports"]
         self.key_file = (values["key_file"], places["key_file"]) if values["key_file"] else None
         self.keys = None if self.key_file else self._keys(values, places)
         if self._warn is not None:

@@ -6,7 +6,7 @@ from tinyknop.errors import Rejected
 from tinyknop.grants import Grant
 from tinyknop.journal import Journal
 
-PATH = "test_journal.tmp"
+PATH = (os.getenv("TMPDIR") or "/tmp") + "/tinyknop-test-journal"
 ONE = Grant(1, "192.0.2.7", (("tcp", 22), ("udp", 53)), 100, 130, "alice's laptop, 50%", None)
 TWO = Grant(2, "2001:db8::7", (("tcp", 443),), 100, 160, "bob", ("10.0.0.5", 8443))
 
@@ -110,4 +110,4 @@ def test_it_says_when_it_is_worth_compacting():
     journal._lines._count = 1003
     assert journal.overgrown(1)
     assert not journal.overgrown(2)
-    os.remove(PATH) if PATH in os.listdir(".") else None
+    fresh()

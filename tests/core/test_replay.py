@@ -7,7 +7,7 @@ from tinyknop.errors import Rejected
 from tinyknop.gate import Datagram
 from tinyknop.replay import HEADER, Replay
 
-PATH = "test_replay.tmp"
+PATH = (os.getenv("TMPDIR") or "/tmp") + "/tinyknop-test-replay"
 BOOT = "0f0e0d0c"
 GRAM = Datagram(b"", b"\xc0\x00\x02\x07", 54109, b"\x0a\x63\x00\x01", 62201, 17)
 GRAM6 = Datagram(b"", b"\x20\x01\x0d\xb8" + bytes(12), 1, bytes(16), 62201, 17)

@@ -37,7 +37,7 @@ def test_defaults_are_those_of_fwknopd():
     assert stanza.open_ports is None and stanza.restrict_ports == ()
     assert (stanza.timeout, stanza.max_timeout, stanza.expires) == (30, None, None)
     assert stanza.require_source is False and stanza.require_user is None
-    assert stanza.ports == ("firewall",) and stanza.require_all is False
+    assert stanza.ports == ("firewall",)
     keys = stanza.keys
     assert (keys.key, keys.hmac_key, keys.mode, keys.hmac) == (b"secret", None, "cbc", "sha256")
 
@@ -225,9 +225,9 @@ def test_a_key_file_takes_its_place_among_the_other_lines():
 
 
 def test_names_of_ports_and_stanzas():
-    stanza = made(("name", "alice@example.net"), ("ports", "firewall, edge-router"), ("require_all", "Y"))
+    stanza = made(("name", "alice@example.net"), ("ports", "firewall, edge-router"))
     assert stanza.name == "alice@example.net"
-    assert stanza.ports == ("firewall", "edge-router") and stanza.require_all
+    assert stanza.ports == ("firewall", "edge-router")
     for pair in (("name", "two words"), ("name", ""), ("ports", "a,,b"), ("ports", "a,a")):
         refusal(pair)
 

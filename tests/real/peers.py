@@ -17,6 +17,9 @@ import time
 from tests.real import net
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# How a daemon is started; the bench leaves out what only the editable install of developers costs.
+PYTHON = [sys.executable]
+PYTHONPATH = ROOT
 KEY = b"encryption key of the tests, 32B"
 HMAC_KEY = b"the hmac key of the tests is a little longer than the other one."
 FWKNOPD_READY = "Starting fwknopd main event loop."
@@ -34,7 +37,7 @@ class Process:
     def __init__(self, network, namespace, argv, env=None):
         self.lines = []
         self.news = threading.Condition()
-        full = dict(os.environ, PYTHONPATH=ROOT, PYTHONUNBUFFERED="1", LC_ALL="C", **(env or {}))
+        full = dict(os.environ, PYTHONPATH=PYTHONPATH, PYTHONUNBUFFERED="1", LC_ALL="C", **(env or {}))
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", namespace] + argv,
             stdin=subprocess.DEVNULL,
@@ -163,7 +166,7 @@ def fwknopd(network, access=None, ready=True, name="fwknopd", **conf):
 def front_end(network, access=None, ready=True, name="front", **conf):
     """Starts `tinyknop fwknopd` with files that fwknopd would read as well; its port is iptables."""
     conf_file, access_file, run_dir = fwknop_files(network, access or stanza(), name, **conf)
-    argv = [sys.executable, "-m", "tinyknop", "fwknopd", "-f", "-c", conf_file, "-a", access_file, "-r", run_dir]
+    argv = [*PYTHON, "-m", "tinyknop", "fwknopd", "-f", "-c", conf_file, "-a", access_file, "-r", run_dir]
     daemon = Process(network, network.server, argv)
     daemon.state, daemon.config, daemon.access = run_dir, conf_file, access_file
     if ready:
@@ -224,7 +227,7 @@ def serve(network, stanzas=None, ready=True, name="serve", kind="ipset", capture
     interface = 'interface = "eth0"\n' if capture == "packet" else ""
     text = TOML.format(state=home + "/state", kind=kind, capture=capture, interface=interface, options=options)
     config = write(home + "/tinyknop.toml", text + (stanzas or toml_stanza(network)))
-    daemon = Process(network, network.server, [sys.executable, "-m", "tinyknop", "serve", "-c", config])
+    daemon = Process(network, network.server, [*PYTHON, "-m", "tinyknop", "serve", "-c", config])
     daemon.state, daemon.config = home + "/state", config
     if ready:
         daemon.wait_line(SERVE_READY)

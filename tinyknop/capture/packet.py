@@ -7,6 +7,7 @@ a knock is thrown away by a filter in the kernel (`filters.py`) before it costs 
 import errno
 import socket
 import struct
+from struct import unpack_from
 
 from tinyknop import log, netlink
 from tinyknop.capture import QUOTA, filters, port_of, roomy
@@ -220,17 +221,21 @@ def parse(data):
     size = len(data)
     if size < 28:
         return None
-    first = data[0]
-    if first >> 4 == 4:
-        at = 20 if first == 0x45 else (first & 15) * 4
-        if data[9] != 17 or data[6] & 0x3F or data[7] or at < 20 or size < at + 8:
+    if data[0] == 0x45:  # nearly all there is: all fields in one call
+        fields = unpack_from(">BBHHHBBH4s4sHHH", data)
+        if fields[6] != 17 or fields[4] & 0x3FFF:
             return None
-        source, destination = data[12:16], data[16:20]
-    elif first >> 4 == 6 and size >= 48 and data[6] == 17:
-        at, source, destination = 40, data[8:24], data[24:40]
+        at, source, destination, sport, dport, length = 20, fields[8], fields[9], fields[10], fields[11], fields[12]
     else:
-        return None
-    sport, dport, length = struct.unpack_from(">HHH", data, at)
+        if data[0] >> 4 == 4:
+            at, source, destination = (data[0] & 15) * 4, data[12:16], data[16:20]
+            if data[9] != 17 or data[6] & 0x3F or data[7] or at < 20 or size < at + 8:
+                return None
+        elif data[0] >> 4 == 6 and size >= 48 and data[6] == 17:
+            at, source, destination = 40, data[8:24], data[24:40]
+        else:
+            return None
+        sport, dport, length = unpack_from(">HHH", data, at)
     if length < 8 or at + length > size:
         return None
     return Datagram(data[at + 8 : at + length], source, sport, destination, dport, 17)

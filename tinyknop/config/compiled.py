@@ -4,8 +4,6 @@
 A table written by hand may be an object as well: {"name": "alice", "openings": ["tcp/22"], "timeout": 30}.
 """
 
-import json
-
 from ..errors import ConfigError
 from ..settings import Settings
 from ..stanza import Stanza
@@ -16,6 +14,8 @@ TABLES = ("daemon", "capture", "port", "carrier", "stanza", "target")
 
 def dump(settings, stanzas):
     """Returns the JSON text of what `load` would give."""
+    import json  # 3 MB and 7 ms that a daemon started from another format does without
+
     return json.dumps(
         {
             "daemon": [list(entry) for entry in settings.entries],
@@ -29,6 +29,8 @@ def dump(settings, stanzas):
 
 def load(path):
     """Returns (Settings, [Stanza, ...]) of a JSON file; raises ConfigError and nothing else."""
+    import json
+
     try:
         whole = json.loads(contents(path).decode())
     except (ValueError, RuntimeError):  # RuntimeError: nested too deeply

@@ -46,8 +46,7 @@ def says(stanza):
         from time import gmtime, strftime
 
         lines.append("  until %s UTC, and nothing after that" % strftime("%Y-%m-%d %H:%M:%S", gmtime(stanza.expires)))
-    how = ", all of them or none" if stanza.require_all and len(stanza.ports) > 1 else ""
-    lines.append("  through %s%s" % (", ".join(stanza.ports), how))
+    lines.append("  through " + ", ".join(stanza.ports))
     return lines
 
 
