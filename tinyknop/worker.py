@@ -89,6 +89,9 @@ class Worker:
                     fresh = True
             except PortError as error:
                 self._failed(error)
+            except Exception as error:  # whatever it is (no descriptors left, a fault of ours), closes must go on
+                log.error("%s: %s", self.port.describe(), compat.trace(error))
+                self._failed(PortError(self.port.describe(), str(error)))
 
     async def _say(self, item):
         grant, closing = item

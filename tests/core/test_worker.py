@@ -1,0 +1,141 @@
+"""A port's worker: whatever fails, the device ends up with what is live; no close is confirmed before it happened."""
+
+from tinyknop import log, loop, worker
+from tinyknop.errors import PortError
+from tinyknop.grants import Grant
+
+SSH = (("tcp", 22),)
+
+
+def grant(number, until=2000000000, source="192.0.2.7"):
+    return Grant(number, source, SSH, 1700000000, until, "alice", None)
+
+
+class Device:
+    """A port that fails as often as it is told to, and remembers what it holds."""
+
+    outlives_us = True
+
+    def __init__(self, failures=()):
+        self.failures = list(failures)
+        self.held = []
+
+    def fail(self):
+        if self.failures:
+            failure = self.failures.pop(0)
+            if failure:
+                raise failure
+
+    def describe(self):
+        return "device"
+
+    async def start(self):
+        self.fail()
+
+    async def open(self, grant, seconds):
+        self.fail()
+        self.held.append(grant.source)
+
+    async def close(self, grant):
+        self.fail()
+        self.held.remove(grant.source)
+
+    async def sync(self, live):
+        self.fail()
+        self.held = [pair[0].source for pair in live]
+
+    async def stop(self, flush):
+        pass
+
+
+def driven(device, body):
+    """Runs `body(worker)` on a loop with short pauses; returns the ids of confirmed closes."""
+    scheduler, confirmed = loop.Loop(), []
+    kept = log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE
+    log.sink = lambda level, text: None
+    worker._FIRST_PAUSE = worker._LONGEST_PAUSE = 0.002
+    try:
+        one = worker.Worker("device", device, lambda who, number: confirmed.append(number))
+        scheduler.run_until(body(one))
+    finally:
+        log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE = kept
+    return confirmed
+
+
+async def settled(one, what):
+    for _ in range(500):
+        if what():
+            return
+        await loop.sleep(0.002)
+    raise AssertionError("did not settle")
+
+
+def test_what_is_opened_and_closed_reaches_the_device():
+    device = Device()
+
+    async def body(one):
+        await one.start([], [])
+        one.open(grant(1))
+        await settled(one, lambda: device.held == ["192.0.2.7"])
+        one.close(grant(1))
+        await settled(one, lambda: not one.owes())
+
+    assert driven(device, body) == [1]
+    assert device.held == []
+
+
+def test_a_close_that_fails_is_tried_until_it_succeeds():
+    down = PortError("device", "down")
+    device = Device([None, None, None, down, down, down])
+
+    async def body(one):
+        await one.start([], [])
+        one.open(grant(1))
+        await settled(one, lambda: device.held)
+        one.close(grant(1))
+        await settled(one, lambda: one.failure is not None)
+        assert one.owes() == 1
+        await settled(one, lambda: one.failure is None)
+
+    assert driven(device, body) == [1]
+    assert device.held == []
+
+
+def test_a_fault_that_is_no_port_error_does_not_end_the_worker():
+    device = Device([None, None, OSError(24)])
+
+    async def body(one):
+        await one.start([], [])
+        one.open(grant(1))
+        await settled(one, lambda: device.held == ["192.0.2.7"])
+        one.close(grant(1))
+        await settled(one, lambda: not one.owes())
+
+    assert driven(device, body) == [1]
+
+
+def test_a_far_device_that_is_down_at_start_gets_the_journals_grants_later():
+    device = Device([PortError("device", "down")])
+    device.held = ["198.51.100.9"]
+
+    async def body(one):
+        await one.start([grant(1)], [grant(2, source="198.51.100.9")])
+        assert one.failure == "down" and one.owes() == 1
+        await settled(one, lambda: one.failure is None)
+
+    assert driven(device, body) == [2]
+    assert device.held == ["192.0.2.7"]
+
+
+def test_a_local_device_that_is_down_at_start_says_so():
+    device = Device([PortError("device", "down")])
+    device.outlives_us = False
+
+    async def body(one):
+        try:
+            await one.start([], [])
+        except PortError as error:
+            return error.reason
+        raise AssertionError("started")
+
+    driven(device, body)
