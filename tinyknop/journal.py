@@ -24,7 +24,7 @@ class Journal:
     def load(self):
         """Returns [(grant, port names)] of the grants that were opened and not closed; raises OSError."""
         live = {}
-        for line in self._lines.read():
+        for line in self._lines.read()[:-1]:
             self._read(line, live)
         return [live[number] for number in sorted(live)]
 

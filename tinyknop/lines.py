@@ -15,8 +15,8 @@ class Lines:
         self._torn = False
 
     def read(self):
-        """Returns the whole lines of the file without their ends; a power cut may leave a torn last one."""
-        return (compat.read_bytes(self.path) or b"").split(b"\n")[:-1]
+        """Returns the lines of the file without their ends; the last one is torn, or empty."""
+        return (compat.read_bytes(self.path) or b"").split(b"\n")
 
     def append(self, line, lasting=False):
         """Adds a line, which reaches the system at once; `lasting` makes it safe from a power cut too."""

@@ -96,6 +96,15 @@ def test_an_existing_cache_of_fwknopd_is_honoured():
     with_clocks(body)
 
 
+def test_a_last_line_without_its_line_feed_is_still_remembered():
+    def body(clocks):
+        with open(PATH, "wb") as file:
+            file.write(HEADER + b"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE 17 192.0.2.7 1 10.0.0.1 62201 999990")
+        assert loaded().known(A)
+
+    with_clocks(body)
+
+
 def test_a_digest_goes_after_twice_the_window_and_its_stamp_stays_refused():
     def body(clocks):
         store = loaded()
