@@ -99,8 +99,8 @@ class Worker:
             left = seconds_left(grant, compat.wall())
             if closing is not None:
                 await self.port.close(grant)
-            elif left > 0:
-                await self.port.open(grant, left)
+            elif left >= 0:  # 0: a part of its last second is left, and the timer ends it on time
+                await self.port.open(grant, max(left, 1))
                 self._renew(left)
         if closing is not None:
             self._confirm(closing)

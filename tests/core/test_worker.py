@@ -1,6 +1,6 @@
 """A port's worker: whatever fails, the device ends up with what is live; no close is confirmed before it happened."""
 
-from tinyknop import log, loop, worker
+from tinyknop import compat, log, loop, worker
 from tinyknop.errors import PortError
 from tinyknop.grants import Grant
 
@@ -82,6 +82,17 @@ def test_what_is_opened_and_closed_reaches_the_device():
 
     assert driven(device, body) == [1]
     assert device.held == []
+
+
+def test_a_grant_in_its_last_second_is_still_opened():
+    device = Device()
+
+    async def body(one):
+        await one.start([], [])
+        one.open(grant(1, until=compat.wall()))
+        await settled(one, lambda: device.held == ["192.0.2.7"])
+
+    driven(device, body)
 
 
 def test_a_close_that_fails_is_tried_until_it_succeeds():

@@ -187,10 +187,10 @@ def test_killed_with_three_grants_open_then_started_again(guarded, front):
 def test_killed_while_closed_rules_are_closed_by_the_next_start_before_it_listens(network):
     need("fwknop")
     daemon = start(network, True)
-    peers.fwknop(network, "-f", "1")
+    peers.fwknop(network, "-f", "4")  # longer than the second after which a SYN that was too early is sent again
     assert network.wait_connect(True) is not None
     daemon.kill()
-    time.sleep(1.5)  # nobody there to see the end of the grant
+    time.sleep(4.5)  # nobody there to see the end of the grant
     start(network, True)
     assert peers.rules(network) == []
 
