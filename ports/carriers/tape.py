@@ -19,7 +19,7 @@ class Carrier:
     async def stop(self):
         pass
 
-    async def say(self, *words, text=None):
+    async def say(self, *words, text=None, within=None, keep=None):
         """Writes the words down and returns the answer the table has for them, or nothing."""
         line = " ".join(words)
         said = [line] + ["  " + part for part in (text or "").split("\n") if part]
