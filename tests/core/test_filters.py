@@ -2,7 +2,7 @@
 
 import struct
 
-from tinyknop.capture import filters, packet
+from tinyknop.capture import filters, ip
 
 PORT = 62201
 PAYLOAD = b"5" * 200
@@ -96,7 +96,9 @@ def test_filter_drops_everything_else():
 
 
 def test_filter_drops_what_this_machine_sends():
-    assert execute(filters.knock(PORT), v4(), filters.OUTGOING) == 0
+    program = filters.knock(PORT)
+    assert execute(filters.inbound(program), v4(), filters.OUTGOING) == 0
+    assert execute(filters.inbound(program), v4()) == execute(program, v4(), filters.OUTGOING) > 0
 
 
 def test_filter_looks_at_every_byte_it_judges_alone():
@@ -111,27 +113,27 @@ def test_filter_looks_at_every_byte_it_judges_alone():
 
 
 def test_parser_finds_addresses_ports_and_payload():
-    assert tuple(packet.parse(v4())) == (PAYLOAD, b"\xc0\0\2\7", 4000, b"\xc0\0\2\1", PORT, 17)
-    assert tuple(packet.parse(v4(options=bytes(12)))) == tuple(packet.parse(v4()))
-    found = packet.parse(v6())
+    assert tuple(ip.parse(v4())) == (PAYLOAD, b"\xc0\0\2\7", 4000, b"\xc0\0\2\1", PORT, 17)
+    assert tuple(ip.parse(v4(options=bytes(12)))) == tuple(ip.parse(v4()))
+    found = ip.parse(v6())
     assert (found.source, found.destination) == (bytes(15) + b"\7", bytes(15) + b"\1")
     assert found.payload == PAYLOAD
 
 
 def test_padding_behind_the_datagram_is_cut():
-    assert packet.parse(v4() + bytes(9)).payload == PAYLOAD
-    assert packet.parse(v6() + bytes(9)).payload == PAYLOAD
+    assert ip.parse(v4() + bytes(9)).payload == PAYLOAD
+    assert ip.parse(v6() + bytes(9)).payload == PAYLOAD
 
 
 def test_parser_refuses_what_is_no_whole_udp_datagram():
     for data in (v4(proto=6), v6(proto=6), v4(fragment=0x2000), v4(fragment=1), v4(length=7), v4(length=209)):
-        assert packet.parse(data) is None
+        assert ip.parse(data) is None
     for header in range(256):
-        packet.parse(bytes([header]) + v4()[1:])
-        packet.parse(bytes([header]) + v6()[1:])
+        ip.parse(bytes([header]) + v4()[1:])
+        ip.parse(bytes([header]) + v6()[1:])
 
 
 def test_packet_cut_anywhere_is_refused_and_raises_nothing():
     for whole in (v4(), v6(), v4(options=bytes(40))):
         for size in range(len(whole)):
-            assert packet.parse(whole[:size]) is None
+            assert ip.parse(whole[:size]) is None

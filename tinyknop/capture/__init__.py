@@ -1,7 +1,9 @@
 """Captures: where datagrams come from. A kind of capture is a file here; nothing is registered.
 
 A capture module has OPTIONS (name -> default) and a class Capture(options, sink) with start(loop), stop, describe and
-the counters received and dropped. `sink(datagram)` is called for each datagram; nobody is ever answered.
+the counters received and dropped. `sink(datagram)` is called for each datagram; nobody is ever answered. `over` is None
+or a callable (reason, exit status) for a capture that cannot go on, or has come to its end. `stop` may return a task
+that still tidies up.
 """
 
 import socket
@@ -19,7 +21,7 @@ def make(options, sink):
     where = options.get("where", "capture")
     kind = options.get("kind") or "packet"
     try:
-        plain = all("a" <= c <= "z" for c in kind) and kind != "filters"
+        plain = all("a" <= c <= "z" for c in kind) and kind not in ("filters", "ip")
         module = __import__("tinyknop.capture." + (kind if plain else "-"), None, None, ("Capture",))
     except ImportError:
         raise ConfigError(where, 'capture: kind = "%s": no such kind; packet and udp always work' % kind)
@@ -32,12 +34,37 @@ def make(options, sink):
     return made
 
 
-def port_of(options):
-    """Returns the UDP port among a capture's options; raises ConfigError."""
-    text = str(options.get("port", 62201))
-    if not 1 <= len(text) <= 5 or not all("0" <= c <= "9" for c in text) or not 1 <= int(text) <= 65535:
-        raise ConfigError(options.get("where", "capture"), "port = %s: a port is a number from 1 to 65535" % text)
+def number(options, name, default, low, high):
+    """Returns the number from `low` to `high` among a capture's options; raises ConfigError."""
+    text = str(options.get(name) or default)
+    if not all("0" <= c <= "9" for c in text) or len(text) > 9 or not low <= int(text) <= high:
+        reason = "%s = %s: it is a number from %d to %d" % (name, text, low, high)
+        raise ConfigError(options.get("where", "capture"), reason)
     return int(text)
+
+
+def port_of(options):
+    """Returns the port among a capture's options; raises ConfigError."""
+    return number(options, "port", 62201, 1, 65535)
+
+
+def yes(options, name, default="N"):
+    """Tells whether an option is Y; raises ConfigError for anything but Y and N."""
+    text = options.get(name) or default
+    if text not in ("Y", "N"):
+        raise ConfigError(options.get("where", "capture"), "%s = %s: it is Y or N" % (name, text))
+    return text == "Y"
+
+
+def filter_of(options):
+    """Returns (port, None) for a filter that is built in, (None, text) for one to be compiled; raises ConfigError."""
+    text = " ".join(str(options.get("filter") or "").split())
+    if not text:
+        return port_of(options), None
+    head, _, port = text.rpartition(" ")
+    if head in ("udp port", "udp dst port") and all("0" <= c <= "9" for c in port):
+        return port_of({"port": port, "where": options.get("where", "capture")}), None
+    return None, text
 
 
 def roomy(sock):

@@ -8,6 +8,7 @@ import socket
 import struct
 
 from tinyknop.compat import MICROPYTHON
+from tinyknop.errors import ConfigError
 
 MIN_PAYLOAD = 140  # fwknopd's MIN_SPA_DATA_SIZE; the shortest packet of all vectors is longer
 MAX_PAYLOAD = 1500  # its MAX_SPA_PACKET_LEN
@@ -19,6 +20,7 @@ LDX_IMM, LDX_IHL = 0x01, 0xB1  # X = value; X = length of the IPv4 header at the
 AND = 0x54
 JEQ, JGT, JGE, JSET = 0x15, 0x25, 0x35, 0x45
 RET = 0x06
+DLT_RAW = 12  # libpcap's name for packets that begin with their IP header
 PKTTYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
 OUTGOING = 4  # PACKET_OUTGOING; on `lo` every packet is seen a second time like this
 
@@ -44,12 +46,10 @@ def assemble(lines):
 def knock(port, low=MIN_PAYLOAD, high=MAX_PAYLOAD):
     """Returns the program that keeps UDP datagrams to `port`, IPv4 and IPv6, that may be knocks.
 
-    That is: not sent by this machine, no fragment, no IPv6 extension header, a payload of `low` to `high` bytes of
+    That is: no fragment, no IPv6 extension header, a payload of `low` to `high` bytes of
     which the first four can be base64. The packet begins at its IP header, as a SOCK_DGRAM packet socket has it.
     """
     lines = [
-        (None, LD_B, PKTTYPE),
-        (None, JEQ, OUTGOING, "drop", None),
         (None, LD_B, 0),
         (None, AND, 0xF0),
         (None, JEQ, 0x60, "six", None),
@@ -80,6 +80,34 @@ def knock(port, low=MIN_PAYLOAD, high=MAX_PAYLOAD):
             (None, JGT, 0x7A, "drop", None),
         ]
     return assemble(lines + [("byte4", RET, SNAP), ("drop", RET, 0)])
+
+
+def inbound(program):
+    """Returns a program that drops what this machine sends, and asks `program` about the rest."""
+    return [(LD_B, 0, 0, PKTTYPE), (JEQ, 0, 1, OUTGOING), (RET, 0, 0, 0)] + program
+
+
+def compiled(text, where, link=DLT_RAW):
+    """Returns the program of a filter in tcpdump's language, for packets of a link type; "none" keeps everything.
+
+    Raises ConfigError at `where`.
+    """
+    if text == "none":
+        return [(RET, 0, 0, 0x40000)]
+    try:
+        return _bpf().compile(text, where, link)
+    except ImportError:
+        raise ConfigError(where, 'filter "%s": only "udp port N" works here' % text)
+
+
+def run(program, data):
+    """Returns how many bytes of a packet a compiled program keeps; 0: none."""
+    return _bpf().run(program, data)
+
+
+def _bpf():
+    # By name, as this is the core: a board has no host/.
+    return __import__("tinyknop.host.bpf", None, None, ("compile",))
 
 
 def attach(sock, program):

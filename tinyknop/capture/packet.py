@@ -7,17 +7,18 @@ a knock is thrown away by a filter in the kernel (`filters.py`) before it costs 
 import errno
 import socket
 import struct
-from struct import unpack_from
 
 from tinyknop import log, netlink
-from tinyknop.capture import QUOTA, filters, port_of, roomy
+from tinyknop.capture import QUOTA, filter_of, filters, ip, number, roomy, yes
 from tinyknop.compat import MICROPYTHON, monotonic
 from tinyknop.errors import ConfigError, PortError
-from tinyknop.gate import Datagram
 
-OPTIONS = {"interface": "any", "port": "62201", "promisc": "N"}
+# filter is tcpdump's language, or "none"; "" and "udp port N" are built in. snap: bytes of the longest IP packet.
+OPTIONS = {"interface": "any", "port": "62201", "promisc": "N", "filter": "", "any_direction": "N"}
+OPTIONS.update({"exit_at_down": "N", "snap": "%d" % filters.SNAP})
 
 RETRY_MS, RETRY_MAX_MS = 250, 2000  # how often to look for an interface that went away; a look takes 0.05 ms
+GONE_MS = 10000  # fwknopd gives up after 102 rounds of 0.1 s
 AF_PACKET, SOL_PACKET, ETH_P_ALL = 17, 263, 3
 ADD_MEMBERSHIP, STATISTICS, IGNORE_OUTGOING = 1, 6, 23
 PROMISC = 1
@@ -29,13 +30,17 @@ class Capture:
     def __init__(self, options, sink):
         self.where = options.get("where", "capture")
         self.interface = options.get("interface") or "any"
-        self.port = port_of(options)
-        self.promisc = options.get("promisc") or "N"
-        if self.promisc not in ("Y", "N"):
-            raise ConfigError(self.where, "promisc = %s: it is Y or N" % self.promisc)
+        self.port, text = filter_of(options)
+        self.promisc, self.own = yes(options, "promisc"), yes(options, "any_direction")
+        self.exits = yes(options, "exit_at_down")
+        self.snap = number(options, "snap", filters.SNAP, 1, 32768)
         if not 1 <= len(self.interface.encode()) <= 15:
             raise ConfigError(self.where, 'interface = "%s": a name has at most 15 characters' % self.interface)
+        self.program = filters.knock(self.port) if text is None else filters.compiled(text, self.where)
+        self.parse = ip.parse if text is None else ip.parse_any
+        self.name = "packet %s" % self.interface + (":%d" % self.port if text is None else ' "%s"' % text)
         self.sink = sink
+        self.over = None
         self.received = 0
         self.malformed = 0
         self.sockets = []
@@ -43,9 +48,10 @@ class Capture:
         self._lost = 0  # by the kernel, because a socket's buffer was full
         self._loop = self._timer = None
         self._wait = RETRY_MS
+        self._gone = None  # since when (ms) there has been no such interface
 
     def describe(self):
-        return "packet %s:%d" % (self.interface, self.port)
+        return self.name
 
     def start(self, loop):
         """Opens the capture; raises ConfigError for an interface that is not there, PortError for a lack of rights."""
@@ -73,7 +79,7 @@ class Capture:
 
     def _open(self, index):
         try:
-            sock = make_socket(index, self.port, self.promisc == "Y")
+            sock = make_socket(index, self.program, self.promisc, self.own)
         except OSError as error:
             raise PortError(self.describe(), why_not(error))
         self.index = index
@@ -94,7 +100,7 @@ class Capture:
 
     def _drain(self, sock):
         """Hands on what is there, at most QUOTA datagrams, so that a flood never holds up the timers."""
-        recv, sink, size = sock.recv, self.sink, filters.SNAP
+        recv, parse, sink, size = sock.recv, self.parse, self.sink, self.snap
         for _ in range(QUOTA):
             try:
                 data = recv(size)
@@ -126,8 +132,13 @@ class Capture:
         """Goes on once the interface is up again; one that was made anew has another index and needs a new socket."""
         index, up = look_up(self.interface)
         if not up:
-            self._later()
+            if self._lost_for_good(index):
+                self._timer = None
+                self.over("The interface disappeared: %s" % self.interface, 1)
+            else:
+                self._later()
             return
+        self._gone = None
         if index != self.index or not self.sockets:
             self._close()
             try:
@@ -139,17 +150,26 @@ class Capture:
         self._timer = None
         log.info("%s: the interface is back", self.describe())
 
+    def _lost_for_good(self, index):
+        """Tells whether to give up: the interface has not only been down but gone for GONE_MS, and we were told to."""
+        if index is not None:
+            self._gone = None
+            return False
+        now = monotonic()
+        self._gone = self._gone or now
+        return self.exits and self.over is not None and now - self._gone >= GONE_MS
 
-def make_socket(index, port, promisc):
-    """Returns a packet socket with nothing but knocks in its queue: its filter is there before it hears anything."""
+
+def make_socket(index, program, promisc, own):
+    """Returns a packet socket whose filter is there before it hears anything; `own`: also what this machine sends."""
     everywhere = not index and not MICROPYTHON  # CPython's bind knows names alone, and "all" has none
     sock = socket.socket(AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL) if everywhere else 0)
     try:
         sock.setblocking(False)
-        filters.attach(sock, filters.knock(port))
+        filters.attach(sock, program if own else filters.inbound(program))
         roomy(sock)
         try:
-            sock.setsockopt(SOL_PACKET, IGNORE_OUTGOING, 1)
+            sock.setsockopt(SOL_PACKET, IGNORE_OUTGOING, 0 if own else 1)
         except OSError:  # before Linux 4.20; the filter drops them as well
             pass
         if promisc and index:
@@ -210,32 +230,6 @@ def why_not(error):
         return "not allowed to see packets; this needs CAP_NET_RAW (root, or AmbientCapabilities= in a systemd unit)"
     if error.errno == errno.ENODEV:
         return "the interface has just gone"
+    if error.errno == errno.ENOMEM:
+        return "the filter is too long for this kernel (sysctl net.core.optmem_max)"
     return "no packet socket: error %d; does this kernel have CONFIG_PACKET?" % error.errno
-
-
-def parse(data):
-    """Returns the Datagram in an IP packet, None for anything but a whole UDP datagram; raises nothing.
-
-    Checksums are not looked at: the HMAC holds or it doesn't.
-    """
-    size = len(data)
-    if size < 28:
-        return None
-    if data[0] == 0x45:  # nearly all there is: all fields in one call
-        fields = unpack_from(">BBHHHBBH4s4sHHH", data)
-        if fields[6] != 17 or fields[4] & 0x3FFF:
-            return None
-        at, source, destination, sport, dport, length = 20, fields[8], fields[9], fields[10], fields[11], fields[12]
-    else:
-        if data[0] >> 4 == 4:
-            at, source, destination = (data[0] & 15) * 4, data[12:16], data[16:20]
-            if data[9] != 17 or data[6] & 0x3F or data[7] or at < 20 or size < at + 8:
-                return None
-        elif data[0] >> 4 == 6 and size >= 48 and data[6] == 17:
-            at, source, destination = 40, data[8:24], data[24:40]
-        else:
-            return None
-        sport, dport, length = unpack_from(">HHH", data, at)
-    if length < 8 or at + length > size:
-        return None
-    return Datagram(data[at + 8 : at + length], source, sport, destination, dport, 17)

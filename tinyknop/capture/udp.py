@@ -20,6 +20,8 @@ UNKNOWN = b"\0\0\0\0"
 class Capture:
     """One socket on `address`, or one each for IPv4 and IPv6."""
 
+    kind = "udp"
+
     def __init__(self, options, sink):
         where = options.get("where", "capture")
         self.address = options.get("address") or ""
@@ -30,13 +32,14 @@ class Capture:
             raise ConfigError(where, "address = %s: %s" % (self.address, error))
         self.destination = packed if packed.strip(b"\0") else UNKNOWN
         self.sink = sink
+        self.over = None
         self.received = 0
         self.dropped = 0
         self.sockets = []
         self._loop = None
 
     def describe(self):
-        return "udp %s:%d" % (self.address or "*", self.port)
+        return "%s %s:%d" % (self.kind, self.address or "*", self.port)
 
     def start(self, loop):
         """Opens the sockets; raises PortError if there is none to be had, or the port is taken."""
@@ -60,18 +63,26 @@ class Capture:
     def _open(self, family, address):
         sock = None
         try:
-            sock = socket.socket(family, socket.SOCK_DGRAM)
+            sock = self._socket(family)
             sock.setblocking(False)
             if ":" in address:
                 sock.setsockopt(41, 26, 1)  # IPV6_V6ONLY: IPv4 has a socket of its own
-            roomy(sock)
             sock.bind(compat.sockaddr(address, self.port))
+            self._bound(sock)
         except OSError as error:
             if sock:
                 sock.close()
             raise PortError(self.describe(), _why_not(error))
         self.sockets.append(sock)
         self._loop.reader(sock, lambda: self._drain(sock))
+
+    def _socket(self, family):
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        roomy(sock)
+        return sock
+
+    def _bound(self, sock):
+        pass
 
     def _drain(self, sock):
         """Hands on what is there, at most QUOTA datagrams, so that a flood never holds up the timers."""
@@ -92,7 +103,7 @@ class Capture:
 
 def _why_not(error):
     if error.errno == errno.EADDRINUSE:
-        return "another program has this port (`ss -ulpn` names it)"
+        return "another program has this port (`ss -lpn` names it)"
     if error.errno == errno.EACCES:
         return "not allowed; a port below 1024 needs CAP_NET_BIND_SERVICE (root)"
     return "cannot listen there: error %d (EADDRNOTAVAIL: the address is not one of this machine)" % error.errno
