@@ -1,0 +1,86 @@
+"""What only CPython does for the daemon: runs commands, opens GPG messages, looks up names. None blocks the loop."""
+
+import os
+import socket
+
+from tinyknop import log, loop, net
+from tinyknop.compat import trace
+from tinyknop.errors import Rejected
+
+LOOK_UP_S = 5  # seconds that a name server gets
+NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
+
+
+class Tools:
+    """Given to the daemon; each tool is imported when it is first needed."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self._executor = self._opener = None
+
+    def take(self, settings):
+        """Goes by new settings from now on."""
+        self.settings = settings
+        if self._executor is not None:
+            self._executor.take(settings)
+
+    def execute(self, command, stanza):
+        """Starts a command message's command, and returns at once."""
+        from tinyknop.host.execute import Executor
+
+        self._executor = self._executor or Executor(self.settings)
+        loop.current().spawn(_executed(self._executor, command, stanza))
+
+    async def opened(self, message, gpg):
+        """Returns (plain text, None or the Rejected of its signature) of a message; raises Rejected."""
+        from tinyknop.host.gpg import Opener, allowed
+
+        self._opener = self._opener or Opener()
+        plain, signature = await self._opener.opened(message, gpg)
+        if signature is not None:
+            text = "Incoming SPA data signed by '%s' (fingerprint '%s')."
+            log.info(text, signature.key_id[-8:], signature.fingerprint)
+        try:
+            allowed(signature, gpg)
+        except Rejected as error:
+            return plain, error
+        return plain, None
+
+    async def resolve(self, name):
+        """Returns the IPv4 address of a host name, as text; raises Rejected("nat", ...)."""
+        if not name or name[0] in ".-" or not NAME.issuperset(name):
+            raise Rejected("nat", "the inside host is neither an address nor a host name")
+        from threading import Thread
+
+        answer, ours = os.pipe()
+        Thread(target=_look_up, args=(name, ours), daemon=True).start()
+        try:
+            found = os.read(answer, 64).decode() if await loop.readable(answer, LOOK_UP_S) else ""
+        finally:
+            os.close(answer)
+        if not found:
+            raise Rejected("nat", "Unable to resolve Hostname in NAT SPA message")
+        log.info("Resolved NAT IP in SPA message: %s", found)
+        return net.printed(net.packed(found))
+
+
+async def _executed(executor, command, stanza):
+    try:
+        await executor.run(command.text, stanza)
+    except Rejected as error:
+        log.warning("(stanza %s) command not run: %s", stanza.name, error.reason)
+    except OSError as error:
+        log.error("(stanza %s) command not run: %s", stanza.name, error)
+
+
+def _look_up(name, ours):
+    """Writes the address into a pipe; a thread of its own, since the system's resolver can only wait."""
+    try:
+        found = socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
+        os.write(ours, str(found[0][4][0]).encode())
+    except (OSError, UnicodeError, IndexError):
+        pass
+    except Exception as error:  # the top of a thread
+        log.error("%s", trace(error))
+    finally:
+        os.close(ours)
