@@ -6,11 +6,11 @@ and before anything is decrypted. A failed check moves on to the next stanza; th
 
 from collections import namedtuple
 
-from . import compat, crypto, net, spa
+from . import compat, crypto, net, spa, web
 from .errors import Rejected
-from .grants import Grant
-from .seal import GPG_LENGTH, PREFIX, check, decode
-from .spa import from_base64
+from .grants import Grant, Nat
+from .seal import GPG_LENGTH, GPG_PREFIX, PREFIX, check, decode
+from .spa import from_base64, to_base64
 
 # Every reason for which a packet is refused, in the order in which it is found out.
 _INPUT = "size prefix http source destination expired hint length key charset hmac replay decrypt fields digest "
@@ -24,12 +24,16 @@ ANY_SOURCE = (bytes(4), bytes(16))  # 0.0.0.0 or :: in a message: the packet's o
 
 # source and destination are packed addresses, proto is the IP protocol's number.
 Datagram = namedtuple("Datagram", "payload source sport destination dport proto")
-# Either a grant (or, later, a command), or a stage and a reason; stanza and packet as far as they are known.
-Decision = namedtuple("Decision", "grant command stage reason stanza packet")
+# A grant or a command, or a stage and a reason, or what GPG has to open first; stanza and packet as far as known.
+Decision = namedtuple("Decision", "grant command stage reason stanza packet pending")
+# What a command message asks for: its text, the address that it names, and the one that it came from.
+Command = namedtuple("Command", "text source sender")
+# An OpenPGP message to open, and the group of stanzas that it may be for.
+Pending = namedtuple("Pending", "group message")
 
 
 def _refused(stage, reason, stanza=None, packet=None):
-    return Decision(None, None, stage, reason, stanza, packet)
+    return Decision(None, None, stage, reason, stanza, packet, None)
 
 
 # What junk gets, made once: it costs no allocation.
@@ -41,13 +45,16 @@ _DESTINATION = _refused("destination", "no stanza is for this destination")
 _EXPIRED = _refused("expired", "the stanza has expired")
 _HMAC = _refused("hmac", "the HMAC does not match that of any stanza")
 _REPLAY = _refused("replay", "this very packet has been here before")
+_RIJNDAEL = _refused("length", "400 characters or more are taken for GPG, and the stanza has none")
+_GPG = _refused("length", "less than 400 characters are not GPG, and the stanza has no other key")
 
 
 class _Group:
     """Stanzas that share their keys, in file order."""
 
-    def __init__(self, keys):
+    def __init__(self, keys, gpg):
         self.keys = keys
+        self.gpg = gpg
         self.stanzas = []
         # The states of the HMAC are made here, once; None where a packet of this group carries none.
         self.mac = None if keys.hmac_key is None else crypto.mac(keys.hmac, keys.hmac_key)
@@ -62,9 +69,9 @@ class _Group:
         found = []
         refused = _SOURCE
         for stanza in self.stanzas:
-            if not _within(stanza.source, datagram.source):
+            if not within(stanza.source, datagram.source):
                 continue
-            if not _within(stanza.destination, datagram.destination):
+            if not within(stanza.destination, datagram.destination):
                 refused = _later(refused, _DESTINATION)
             elif stanza.expires is not None and now >= stanza.expires:
                 refused = _later(refused, _EXPIRED)
@@ -73,7 +80,8 @@ class _Group:
         return found, refused
 
 
-def _within(networks, address):
+def within(networks, address):
+    """Tells whether a packed address is in one of some networks; None stands for everybody."""
     if networks is None:
         return True
     for network in networks:
@@ -95,29 +103,46 @@ class Gate:
         self._groups = []
         for stanza in stanzas:
             keys = stanza.keys
-            same = (keys.key, keys.hmac_key, keys.mode, keys.hmac)
+            same = (keys.key, keys.hmac_key, keys.mode, keys.hmac, stanza.gpg)
             if same not in groups:
-                groups[same] = _Group(keys)
+                groups[same] = _Group(keys, stanza.gpg)
                 self._groups.append(groups[same])
             groups[same].stanzas.append(stanza)
         for group in self._groups:
             group.prepare()
 
-    def judge(self, datagram, now, seen):
+    def judge(self, datagram, now, seen, opened=None):
         """Returns the Decision on a Datagram at the wall-clock second `now`.
 
-        `seen` is a Replay store: `known(digest)`, and `add(digest, datagram, stamp, now)`, which raises Rejected.
+        `seen` is a Replay store: `known(digest)`, and `add(digest, datagram, stamp, now)`, which raises Rejected. Where
+        the Decision is `pending`, its message is to be opened, and the datagram judged again with `opened`: a list of
+        (group, plain text or None, Rejected or None: what is wrong with it or its signature).
         """
         payload = datagram.payload
         length = len(payload)
         if not SHORTEST <= length <= LONGEST:
             return _SIZE
-        if payload.startswith(PREFIX) or (length > GPG_LENGTH and payload.startswith(b"hQ")):
+        forwarded = None
+        if self.settings.http and web.is_request(payload):
+            try:
+                payload, forwarded = web.decode(payload, datagram.source, self.settings)
+            except Rejected as error:
+                return _refused(error.stage, error.reason)
+            datagram = Datagram(payload, datagram[1], datagram[2], datagram[3], datagram[4], datagram[5])
+            length = len(payload)
+        if payload.startswith(PREFIX) or (length > GPG_LENGTH and payload.startswith(GPG_PREFIX)):
             return _PREFIX
         if not compat.only_in(payload, spa.BASE64):
             return _CHARSET
+        return self._search(datagram, forwarded, now, seen, opened)
+
+    def _search(self, datagram, forwarded, now, seen, opened):
+        """Returns the Decision of the first group of stanzas that has one other than a refusal."""
+        payload = datagram.payload
+        length = len(payload)
         refused = _SOURCE
         cut, text, wanted = -1, b"", b""
+        prefix, barrier = (PREFIX, _GPG) if length < GPG_LENGTH else (GPG_PREFIX, _RIJNDAEL)
         equal = crypto.equal
         for place, group in enumerate(self._groups):
             stanzas = group.stanzas
@@ -126,15 +151,18 @@ class Gate:
                 if not stanzas:
                     refused = _later(refused, why)
                     continue
+            if (group.keys.key if barrier is _GPG else group.gpg) is None:
+                refused = _later(refused, barrier)
+                continue
             if group.mac is not None:
                 # The work of every bogus packet and stanza: one HMAC, one comparison in constant time.
                 if group.mac_length != length - cut:
                     cut = length - group.mac_length
-                    text, wanted = PREFIX + payload[:cut], from_base64(payload[cut:])
+                    text, wanted = prefix + payload[:cut], from_base64(payload[cut:])
                 if not equal(group.mac(text), wanted):
                     refused = refused if refused is _HMAC else _later(refused, _HMAC)
                     continue
-            decision = self._try(group.keys, stanzas, datagram, now, seen)
+            decision = self._try(group, stanzas, datagram, forwarded, now, seen, opened)
             if decision.stage is None or decision.stage == "replay":
                 if place:
                     self._groups.insert(0, self._groups.pop(place))
@@ -142,47 +170,108 @@ class Gate:
             refused = _later(refused, decision)
         return refused
 
-    def _try(self, keys, stanzas, datagram, now, seen):
+    def _try(self, group, stanzas, datagram, forwarded, now, seen, opened):
         """Returns the Decision of stanzas that share their keys, the HMAC of which holds if they have one."""
+        payload = datagram.payload
         try:
-            text = check(datagram.payload, keys)
-            digest = crypto.digest("sha256", datagram.payload)
-            if seen.known(digest):
+            digests = [crypto.digest("sha256", payload)]
+            long = len(payload) >= GPG_LENGTH
+            text = _message(payload, group.keys) if long else check(payload, group.keys)
+            if seen.known(digests[0]):
                 return _REPLAY
-            packet = decode(text, keys, True)
+            fault = None
+            if long:
+                found = [one for one in opened or () if one[0] is group]
+                if not found:
+                    return Decision(None, None, None, None, stanzas[0], None, Pending(group, text))
+                packet, fault = _opened(found[0])
+                if group.mac is None:
+                    # gpg does not mind some changed bytes, so without an HMAC the text has to be new as well.
+                    digests.append(crypto.digest("sha256", b"gpg" + found[0][1]))
+                    if seen.known(digests[1]):
+                        return _REPLAY
+            else:
+                packet = decode(text, group.keys, True)
             if not self.settings.test:
-                seen.add(digest, datagram, packet.timestamp, now)
+                for digest in digests:
+                    seen.add(digest, datagram, packet.timestamp, now)
+            if fault is not None:
+                raise fault
         except Rejected as error:
             return _refused(error.stage, error.reason, stanzas[0])
         refused = _HMAC
         for stanza in stanzas:
             try:
-                return Decision(self._granted(stanza, packet, datagram, now), None, None, None, stanza, packet)
+                given = self._given(stanza, packet, datagram, forwarded, now)
             except Rejected as error:
                 refused = _later(refused, _refused(error.stage, error.reason, stanza, packet))
+                continue
+            if isinstance(given, Command):
+                return Decision(None, given, None, None, stanza, packet, None)
+            return Decision(given, None, None, None, stanza, packet, None)
         return refused
 
-    def _granted(self, stanza, packet, datagram, now):
-        """Returns the Grant that a stanza gives for a packet, or raises Rejected."""
+    def _given(self, stanza, packet, datagram, forwarded, now):
+        """Returns the Grant or the Command that a stanza gives for a packet, or raises Rejected."""
         settings = self.settings
-        apart = abs(now - packet.timestamp)
-        if settings.ageing and apart > settings.max_age:
+        apart = now - packet.timestamp
+        if settings.ageing and abs(apart) > settings.max_age:
             raise Rejected("age", "packet and clock are %d seconds apart" % apart)
         address, comma, asked = packet.message.partition(",")
         source = net.packed(address)
         if source in ANY_SOURCE:
             if stanza.require_source:
                 raise Rejected("address", "the packet names no address, and the stanza requires one")
-            source = datagram.source
+            source = forwarded or datagram.source
         if stanza.require_user is not None and stanza.require_user != packet.username:
             raise Rejected("user", "the user name is not the one that the stanza requires")
-        if packet.message_type not in (spa.ACCESS, spa.ACCESS_TIMEOUT):
-            raise Rejected("disabled", "messages of type %d are not allowed" % packet.message_type)
+        nat = self._nat(stanza, packet)
+        source, sender = net.printed(source), net.printed(datagram.source)
+        if packet.message_type == spa.COMMAND and stanza.cycle is None:
+            if not stanza.cmd_exec or settings.test:
+                raise Rejected("disabled", "command messages are not allowed")
+            return Command(asked, source, sender)
         openings = _allowed(stanza, asked)
         if settings.test:
             raise Rejected("disabled", "test mode: nothing is opened")
+        if nat is not None or stanza.cycle is not None:
+            openings = openings[:1]  # the one that is asked for first is all that fwknopd looks at
         until = now + _seconds(stanza, packet.client_timeout)
-        return Grant(None, net.printed(source), openings, now, until, stanza.name, None)
+        destination = net.printed(datagram.destination)
+        return Grant(None, source, openings, now, until, stanza.name, nat, destination, sender)
+
+    def _nat(self, stanza, packet):
+        """Returns the Nat of a packet (its host perhaps still a name), None for none; raises Rejected."""
+        kind, settings = packet.message_type, self.settings
+        inwards, local = kind in (spa.NAT, spa.NAT_TIMEOUT), kind in (spa.LOCAL_NAT, spa.LOCAL_NAT_TIMEOUT)
+        if (inwards and not settings.forwarding) or (local and not settings.local_nat):
+            raise Rejected("disabled", "NAT is asked for, but not enabled")
+        if stanza.force_nat is not None:
+            host, port = stanza.force_nat
+        elif inwards or local:
+            host, _, port = packet.nat_access.partition(",")
+        else:
+            return None
+        snat = stanza.force_snat or ("masquerade" if stanza.masquerade else settings.snat)
+        dnat = not stanza.disable_dnat and host != "0.0.0.0"
+        return Nat(local, host, int(port), snat, stanza.forward_all, dnat)
+
+
+def _message(payload, keys):
+    """Returns the OpenPGP message in a payload; raises Rejected for one that is spelt in a second way."""
+    text = GPG_PREFIX + payload[: len(payload) - keys.hmac_length]
+    message = from_base64(text)
+    if to_base64(message) != text:
+        raise Rejected("charset", "base64 with spare bits set")
+    return message
+
+
+def _opened(found):
+    """Returns (Packet, Rejected or None) of what GPG made of a message; raises Rejected."""
+    _, plain, fault = found
+    if plain is None:
+        raise fault
+    return spa.parse(plain, True), fault
 
 
 def _allowed(stanza, asked):
@@ -199,6 +288,8 @@ def _allowed(stanza, asked):
 def _seconds(stanza, asked):
     """Returns how long a grant of this stanza lives; 0 asked for means the stanza's own time."""
     top = stanza.max_timeout
+    if asked and top is None and stanza.cycle is not None:
+        return asked
     if asked:
         return min(asked, DEFAULT_MAX_TIMEOUT if top is None else top)
     return stanza.timeout if top is None else min(stanza.timeout, top)

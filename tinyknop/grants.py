@@ -6,8 +6,13 @@ longest of its grants lives, so that the end of one grant never closes what anot
 
 from collections import namedtuple
 
-# source is text, openings a tuple of (protocol, port), opened and until wall-clock seconds, nat None or (host, port).
-Grant = namedtuple("Grant", "id source openings opened until stanza nat")
+# source is text, openings a tuple of (protocol, port), opened and until wall-clock seconds, nat None or a Nat;
+# destination is the address that the packet was for ("0.0.0.0" where nobody knows), sender the one it came from.
+FIELDS = ("id", "source", "openings", "opened", "until", "stanza", "nat", "destination", "sender")
+Grant = namedtuple("Grant", FIELDS)
+# Where a grant's one opening leads to. `local`: to a service of this machine; `snat`: None, "masquerade" or an address;
+# `every`: all protocols and ports; `dnat`: whether the destination is rewritten at all.
+Nat = namedtuple("Nat", "local host port snat every dnat")
 
 
 class Grants:
@@ -29,7 +34,7 @@ class Grants:
             self._last += 1
         number = known.id if known is not None else self._last if grant.id is None else grant.id
         self._last = max(self._last, number)
-        grant = Grant(number, grant.source, grant.openings, grant.opened, until, grant.stanza, grant.nat)
+        grant = replaced(grant, id=number, until=until)
         self.live[number] = grant
         self._ids[same] = number
         return grant
@@ -48,25 +53,22 @@ class Grants:
 
 
 def _same(grant):
-    return grant.source, grant.openings, grant.stanza, grant.nat
+    return grant.source, grant.openings, grant.stanza, grant.nat, grant.destination
+
+
+def replaced(grant, **fields):
+    """Returns a grant with some fields replaced; MicroPython's tuples have no `_replace`."""
+    return Grant(*[fields.get(name, value) for name, value in zip(FIELDS, grant)])
 
 
 def shifted(grant, seconds):
     """Returns a grant with its times moved by a step of the wall clock."""
-    return Grant(
-        grant.id,
-        grant.source,
-        grant.openings,
-        grant.opened + seconds,
-        grant.until + seconds,
-        grant.stanza,
-        grant.nat,
-    )
+    return replaced(grant, opened=grant.opened + seconds, until=grant.until + seconds)
 
 
 def part(grant, openings):
     """Returns a grant with fewer openings."""
-    return Grant(grant.id, grant.source, tuple(openings), grant.opened, grant.until, grant.stanza, grant.nat)
+    return replaced(grant, openings=tuple(openings))
 
 
 def seconds_left(grant, now):
@@ -75,16 +77,20 @@ def seconds_left(grant, now):
 
 
 class Book:
-    """What one port holds open."""
+    """What one port holds open; `by_destination` where it tells grants for different addresses of ours apart."""
 
-    def __init__(self):
-        self._holders = {}  # (source, opening, nat) -> {grant id: grant}
+    def __init__(self, by_destination=False):
+        self._by_destination = by_destination
+        self._holders = {}  # (source, opening, nat, destination) -> {grant id: grant}
+
+    def _key(self, grant, opening):
+        return grant.source, opening, grant.nat, grant.destination if self._by_destination else None
 
     def enter(self, grant):
         """Enters a grant; returns the part of it that needs opening or more time, or None."""
         needed = []
         for opening in grant.openings:
-            holders = self._holders.setdefault((grant.source, opening, grant.nat), {})
+            holders = self._holders.setdefault(self._key(grant, opening), {})
             others = [g.until for number, g in holders.items() if number != grant.id]
             if not others or max(others) < grant.until:
                 needed.append(opening)
@@ -95,7 +101,7 @@ class Book:
         """Takes a grant out; returns the part of it that no other grant holds open, or None."""
         orphans = []
         for opening in grant.openings:
-            key = (grant.source, opening, grant.nat)
+            key = self._key(grant, opening)
             holders = self._holders.get(key)
             if holders is None or holders.pop(grant.id, None) is None:
                 continue

@@ -1,6 +1,6 @@
 """Grants opened and closed, on disk: one line per event, written before a port is asked and after it confirmed.
 
-    open ID SOURCE OPENINGS OPENED UNTIL STANZA NAT PORTS
+    open ID SOURCE OPENINGS OPENED UNTIL STANZA NAT PORTS DESTINATION SENDER
     close ID
 
 A torn last line, which a power cut leaves, is ignored. Names are percent-encoded; "-" stands for nothing.
@@ -8,7 +8,7 @@ A torn last line, which a power cut leaves, is ignored. Names are percent-encode
 
 from . import log, net
 from .errors import Rejected
-from .grants import Grant
+from .grants import Grant, Nat
 from .lines import Lines
 
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_."
@@ -76,23 +76,32 @@ def _line(grant, ports):
         "%d" % grant.opened,
         "%d" % grant.until,
         _quoted(grant.stanza),
-        "%s,%d" % grant.nat if grant.nat else "-",
+        "%d,%s,%d,%s,%d,%d" % tuple(grant.nat) if grant.nat else "-",
         ",".join([_quoted(port) for port in ports]) or "-",
+        grant.destination,
+        grant.sender,
     )
     return " ".join(words).encode() + b"\n"
 
 
 def _parsed(words):
-    if len(words) != 9:
+    if len(words) != 11:
         raise ValueError
-    nat = None
-    if words[7] != "-":
-        host, comma, port = words[7].partition(",")
-        nat = (net.printed(net.packed(host)), int(port))
     ports = () if words[8] == "-" else tuple([_unquoted(port) for port in words[8].split(",")])
-    source = net.printed(net.packed(words[2]))
-    openings = net.openings(words[3])
-    return Grant(int(words[1]), source, openings, int(words[4]), int(words[5]), _unquoted(words[6]), nat), ports
+    source, destination, sender = [net.printed(net.packed(words[i])) for i in (2, 9, 10)]
+    opened, until = int(words[4]), int(words[5])
+    openings, stanza = net.openings(words[3]), _unquoted(words[6])
+    return Grant(int(words[1]), source, openings, opened, until, stanza, _nat(words[7]), destination, sender), ports
+
+
+def _nat(word):
+    if word == "-":
+        return None
+    local, host, port, snat, every, dnat = word.split(",")
+    if snat not in ("None", "masquerade"):
+        snat = net.printed(net.packed(snat))
+    host = net.printed(net.packed(host))
+    return Nat(local == "1", host, int(port), None if snat == "None" else snat, every == "1", dnat == "1")
 
 
 def _quoted(text):

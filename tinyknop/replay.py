@@ -33,12 +33,16 @@ class Replay:
         self._lines = Lines(path)
 
     def load(self):
-        """Reads the file, as far as there is one, and writes it anew; raises OSError.
+        """Reads the file, as far as there is one, and writes it anew; raises OSError."""
+        if self.enabled:
+            self.read()
+            self.compact()
+
+    def read(self):
+        """Reads the file; raises OSError.
 
         After a reboot what is stamped before it is refused: a digest may have been lost with the power.
         """
-        if not self.enabled:
-            return
         now = compat.wall()
         boot = ""
         entries = []
@@ -55,7 +59,6 @@ class Replay:
         self._fill(entries, now)
         if boot != compat.boot_id() or not boot:
             self.floor = max(self.floor, min(compat.boot_wall(), now))
-        self.compact()
 
     def _fill(self, entries, now):
         age = self.max_age
@@ -87,6 +90,11 @@ class Replay:
     def known(self, digest):
         """Tells whether a packet with this SHA-256 (32 bytes) was here."""
         return digest in self._seen
+
+    def entry(self, digest):
+        """Returns the file's line about a digest, without it, or None."""
+        rest = self._seen.get(digest)
+        return rest and rest.decode()
 
     def add(self, digest, datagram, stamp, now):
         """Writes a packet's digest down; raises Rejected where the packet must not be honoured.

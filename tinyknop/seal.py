@@ -10,6 +10,7 @@ MODES = ("cbc", "ecb", "cfb", "ofb", "ctr", "legacy")
 HEADER = b"Salted__"
 PREFIX = b"U2FsdGVkX1"  # the base64 of the first 60 bits of every ciphertext, so it is not sent
 SHORTEST_TEXT, LONGEST_TEXT = 36, 1499
+GPG_PREFIX = b"hQ"  # the same of an OpenPGP message for an RSA key
 GPG_LENGTH = 400  # from this many characters on the reference takes a packet for GPG
 SALT_LENGTH = 8
 LONGEST_KEY, LONGEST_HMAC_KEY = 32, 136

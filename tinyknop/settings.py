@@ -1,155 +1,21 @@
-"""Settings: the daemon's own; and Keywords, what a table of keywords is, for them and for stanzas.
+"""Settings: the daemon's own, in one table of keywords, whatever format they came in."""
 
-Readers hand over entries (name, text, "FILE:LINE"); what a text means is known here and in `stanza.py`, nowhere else. A
-parser takes (text, warn): `warn` is None where only what is meant beyond doubt is taken, else what fwknop runs with is
-taken and warned of. It raises ValueError with a reason that says what to write.
-"""
+import os
 
-from . import compat
+from . import net
 from .errors import ConfigError
-
-DIGITS = b"0123456789"
+from .keywords import Keywords, address, anything, number, text, yes
 
 STATE_DIR = "/var/lib/tinyknop"
 RUN_DIR = "/run/fwknop"  # where fwknopd's files are unless FWKNOP_RUN_DIR says otherwise
 FACILITIES = ("LOG_DAEMON",) + tuple(["LOG_LOCAL%d" % i for i in range(8)])
-INPUT = "ACCEPT, filter, INPUT, 1, FWKNOP_INPUT, 1"
-
-
-def text(value, warn):
-    """Reads a text, which must not be empty."""
-    if not value:
-        raise ValueError("has no value")
-    return value
-
-
-def yes(value, warn):
-    """Reads a yes or no; fwknop looks at the first letter only, and takes all but a y for no."""
-    if value.lower() not in ("y", "n", "yes", "no"):
-        if warn is None:
-            raise ValueError("%r is neither Y nor N" % value)
-        warn("%r is taken for %s: write Y or N" % (value, "Y" if value[:1] in ("y", "Y") else "N"))
-    return value[:1] in ("y", "Y")
-
-
-def number(low, top):
-    """Returns a parser of whole numbers; fwknop reads leading digits and forgets the rest."""
-
-    def parse(value, warn):
-        digits = value
-        if not value or not compat.only_in(value.encode(), DIGITS):
-            digits = value[: leading(value)]
-            if warn is None or value[:1] == "-":
-                raise ValueError("%r is not a whole number from %d to %d" % (value, low, top))
-            warn("%r is taken for %s: write the number alone" % (value, digits or "0"))
-        if len(digits) > 18 or not low <= int(digits or "0") <= top:
-            raise ValueError("value '%s' not in the range %d-%d" % (value, low, top))
-        return int(digits or "0")
-
-    return parse
-
-
-def leading(value):
-    """Returns how many digits a text begins with."""
-    count = 0
-    while count < len(value) and "0" <= value[count] <= "9":
-        count += 1
-    return count
-
-
-def one_of(names):
-    """Returns a parser of one of some names, in capitals or not."""
-
-    def parse(value, warn):
-        if value.lower() not in names:
-            raise ValueError("%r is not one of %s" % (value, ", ".join(names)))
-        return value.lower()
-
-    return parse
-
-
-class Keywords:
-    """A table of rows (fwknop's name, our name, attribute, parser, default), and what is known beside it.
-
-    `later` are rows (name, parser, default) of features that are not built yet: only their default is taken.
-    `idle` are rows (name, parser) that steer something which we do not have, such as the sleep of a polling loop.
-    """
-
-    def __init__(self, rows, later, idle, kind):
-        self.table = rows
-        self.kind = kind  # what fwknop calls one of them: "access" or "configuration"
-        self.rows = {}
-        for row in rows:
-            for name in row[:2]:
-                if name:
-                    self.rows[name] = row
-        self.later = {row[0]: row for row in later}
-        self.idle = {row[0]: row for row in idle}
-
-    def read(self, entries, warn, any_case=False):
-        """Returns ({attribute: value}, {attribute: "FILE:LINE"}) of entries; raises ConfigError."""
-        values = {row[2]: row[4] for row in self.table}
-        places = {}
-        for name, value, where in entries:
-            if any_case and name not in self.rows and name == name.lower():
-                name = name.upper()
-            said = None if warn is None else _saying(warn, where, name)
-            try:
-                row = self._row(name, value, where, said, warn)
-                if row is not None:
-                    values[row[2]] = row[3](value, said)
-                    places[row[2]] = where
-            except ValueError as error:
-                raise ConfigError(where, "%s: %s" % (name, error.args[0] if error.args else "is wrong"))
-        return values, places
-
-    def _row(self, name, value, where, said, warn):
-        """Returns the row of a name that counts; None where it does not."""
-        if name in self.rows:
-            return self.rows[name]
-        if name in self.idle:
-            self.idle[name][1](value, said)
-            return None
-        if name in self.later:
-            _, parser, default = self.later[name]
-            if parser(value, said) != default:
-                reason = "not supported yet: take the line out"
-                if warn is None or self.kind == "access":
-                    raise ValueError(reason)
-                said(reason + "; it has no effect")
-            return None
-        remedy = meant(name, list(self.rows) + list(self.later) + list(self.idle))
-        if warn is None:
-            raise ConfigError(where, "%s: no such keyword%s" % (name[:40], remedy or "; take the line out"))
-        file, _, _ = where.rpartition(":")
-        text = "%s: [*] Ignoring unknown %s parameter: '%s' in %s%s"
-        warn(text % (where, self.kind, name[:40], file, remedy or "; take the line out"))
-        return None
-
-
-def _saying(warn, where, name):
-    return lambda reason: warn("%s: %s: %s" % (where, name, reason))
-
-
-def meant(name, known):
-    """Returns " (did you mean ...?)" for the known name nearest to a wrong one, or ""."""
-    best, least = "", 4  # more than three slips are another word
-    for other in known:
-        if len(name) <= 40 and abs(len(other) - len(name)) < least:
-            apart = _apart(name.upper(), other.upper())
-            if apart < least and apart * 3 <= len(other):
-                best, least = other, apart
-    return " (did you mean %s?)" % best if best else ""
-
-
-def _apart(one, other):
-    """Returns how many letters to put in, take out or change make one text the other."""
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one):
-        last, row[0] = row[0], i + 1
-        for j, wanted in enumerate(other):
-            last, row[j + 1] = row[j + 1], min(row[j] + 1, row[j + 1] + 1, last + (letter != wanted))
-    return row[-1]
+SWEEP = 300  # seconds
+FIREWALLS = {"iptables": "iptables", "nft": "nftables", "ipset": "ipset"}  # program -> kind of port
+FIREWALLS.update({"firewall-cmd": "firewalld", "ipfw": "ipfw", "pfctl": "pf"})
+_POLLING = "PCAP_DISPATCH_COUNT PCAP_LOOP_SLEEP UDPSERV_SELECT_TIMEOUT NFQ_LOOP_SLEEP PF_EXPIRE_INTERVAL".split()
+IPFW_OPTIONS = (
+    "start_rule max_rules active_set expire_set purge_interval check_state flush_at_init flush_at_exit".split()
+)
 
 
 def absolute(value, warn):
@@ -165,14 +31,6 @@ def unless_no(value, warn):
         warn("%r is taken for Y: write Y or N" % value)
         return True
     return yes(value, warn)
-
-
-def spa_filter(value, warn):
-    """Reads `udp port N` into the port; other filters are not understood yet."""
-    words = value.split()
-    if len(words) != 3 or words[:2] != ["udp", "port"]:
-        raise ValueError("%r is not supported yet: write udp port 62201, with your port" % value[:80])
-    return number(1, 65535)(words[2], None)
 
 
 def udp_port(value, warn):
@@ -195,76 +53,121 @@ def facility(value, warn):
 
 def firewall(value, warn):
     """Reads the path of a firewall's program; its name says which kind of port it is."""
-    base = value[value.rfind("/") + 1 :]
-    if base not in ("iptables", "iptables-nft", "iptables-legacy"):
-        raise ValueError("%r is not supported yet: give the path of iptables" % value)
+    if kind_of(value) is None:
+        raise ValueError("%r is no firewall that is known: give the path of %s" % (value[:80], ", ".join(FIREWALLS)))
     return value
 
 
-def anything(value, warn):
-    """Takes any text."""
-    return value
+def kind_of(program):
+    """Returns the kind of port for a firewall's program, or None."""
+    base = program[program.rfind("/") + 1 :]
+    return "iptables" if base.startswith("iptables") else FIREWALLS.get(base)
 
 
-_PERIOD = number(1, 8388608)
-_RULE = number(0, 131071)
+def first_firewall():
+    """Returns the path of the first firewall's program that is here; "" where only the kernel itself can be told."""
+    for name in ("iptables", "nft"):
+        for folder in ("/usr/sbin/", "/sbin/", "/usr/bin/", "/bin/"):
+            try:
+                os.stat(folder + name)
+                return folder + name
+            except OSError:
+                pass
+    return ""
+
+
+def trusted(value, warn):
+    """Reads the networks of the proxies whose X-Forwarded-For is believed."""
+    return tuple([net.network(item.strip()) for item in value.split(",")])
+
+
+# fwknopd's chains: name in the variables, option of the port, what it is unless the file says otherwise.
+CHAINS = (
+    ("INPUT", "chain", "ACCEPT, filter, INPUT, 1, FWKNOP_INPUT, 1"),
+    ("OUTPUT", "output_chain", "ACCEPT, filter, OUTPUT, 1, FWKNOP_OUTPUT, 1"),
+    ("FORWARD", "forward_chain", "ACCEPT, filter, FORWARD, 1, FWKNOP_FORWARD, 1"),
+    ("DNAT", "dnat_chain", "DNAT, nat, PREROUTING, 1, FWKNOP_PREROUTING, 1"),
+    ("SNAT", "snat_chain", "SNAT, nat, POSTROUTING, 1, FWKNOP_POSTROUTING, 1"),
+    ("MASQUERADE", "masquerade_chain", "MASQUERADE, nat, POSTROUTING, 1, FWKNOP_MASQUERADE, 1"),
+)
+# Each of these is there twice: with IPT for iptables, with FIREWD for firewalld.
+_TWINS = (
+    ("ENABLE_%s_FORWARDING", "forwarding", yes, False),
+    ("ENABLE_%s_LOCAL_NAT", "local_nat", yes, False),
+    ("ENABLE_%s_SNAT", "enable_snat", yes, False),
+    ("ENABLE_%s_OUTPUT", "output", yes, False),
+    ("ENABLE_%s_COMMENT_CHECK", "comment_check", yes, True),
+    ("FLUSH_%s_AT_INIT", "flush_at_init", yes, True),
+    ("FLUSH_%s_AT_EXIT", "flush_at_exit", unless_no, True),
+) + tuple([("%s_" + name + "_ACCESS", option, text, spec) for name, option, spec in CHAINS])
+
+
+def _twins(prefix):
+    return tuple([(row[0] % prefix, None, prefix + " " + row[1], row[2], row[3]) for row in _TWINS])
+
 
 KEYWORDS = Keywords(
     (
         ("FWKNOP_RUN_DIR", "state_dir", "state_dir", absolute, STATE_DIR),
         ("DIGEST_FILE", "digest_file", "digest_file", text, None),
         ("FWKNOP_PID_FILE", "pid_file", "pid_file", text, None),
-        ("ENABLE_SPA_PACKET_AGING", "ageing", "ageing", yes, True),
+        ("ENABLE_SPA_PACKET_AGING", "ageing", "ageing", yes, None),
         ("MAX_SPA_PACKET_AGE", "max_age", "max_age", number(1, 100000), 120),
         ("ENABLE_DIGEST_PERSISTENCE", "replay", "replay", yes, True),
         ("PCAP_INTF", None, "interface", text, "eth0"),
-        ("PCAP_FILTER", None, "port", spa_filter, 62201),
+        ("PCAP_FILTER", None, "filter", anything, "udp port 62201"),
+        ("PCAP_FILE", None, "pcap_file", text, None),
         ("ENABLE_PCAP_PROMISC", None, "promisc", yes, False),
+        ("ENABLE_PCAP_ANY_DIRECTION", None, "any_direction", yes, False),
+        ("EXIT_AT_INTF_DOWN", None, "exit_at_down", yes, True),
+        ("MAX_SNIFF_BYTES", None, "snap", number(1, 32768), 1500),
         ("ENABLE_UDP_SERVER", None, "udp_server", yes, False),
         ("UDPSERV_PORT", None, "udp_port", udp_port, 62201),
-        ("FIREWALL_EXE", None, "firewall", firewall, "iptables"),
-        ("IPT_INPUT_ACCESS", None, "chain", text, INPUT),
+        ("ENABLE_TCP_SERVER", None, "tcp_server", yes, False),
+        ("TCPSERV_PORT", None, "tcp_port", udp_port, 62201),
+        ("ENABLE_NFQ_CAPTURE", None, "nfq", yes, False),
+        ("NFQ_INTERFACE", None, "nfq_interface", text, ""),
+        ("NFQ_PORT", None, "nfq_port", number(1, 65535), 62201),
+        ("NFQ_TABLE", None, "nfq_table", text, "mangle"),
+        ("NFQ_CHAIN", None, "nfq_chain", text, "FWKNOP_NFQ"),
+        ("NFQ_QUEUE_NUMBER", None, "nfq_queue", number(0, 65535), 1),
+        ("ENABLE_SPA_OVER_HTTP", "http", "http", yes, False),
+        ("ALLOW_ANY_USER_AGENT", None, "any_agent", yes, False),
+        ("ENABLE_X_FORWARDED_FOR", None, "forwarded_for", yes, False),
+        (None, "trusted_proxies", "proxies", trusted, None),
+        ("FIREWALL_EXE", None, "firewall", firewall, None),
+        ("ENABLE_DESTINATION_RULE", None, "destination_rule", yes, False),
         ("ENABLE_RULE_PREPEND", None, "prepend", yes, False),
-        ("FLUSH_IPT_AT_INIT", None, "flush_at_init", yes, True),
-        ("FLUSH_IPT_AT_EXIT", None, "flush_at_exit", unless_no, True),
+        ("ENABLE_NAT_DNS", None, "nat_dns", yes, True),
+        ("SNAT_TRANSLATE_IP", None, "snat_to", address, None),
+        ("RULES_CHECK_THRESHOLD", None, "sweep", number(0, 131071), None),
+        ("PF_ANCHOR_NAME", None, "pf_anchor", text, "fwknop"),
+        ("IPFW_START_RULE_NUM", None, "ipfw_start_rule", number(0, 131071), 10000),
+        ("IPFW_MAX_RULES", None, "ipfw_max_rules", number(1, 131071), 65535),
+        ("IPFW_ACTIVE_SET_NUM", None, "ipfw_active_set", number(0, 63), 1),
+        ("IPFW_EXPIRE_SET_NUM", None, "ipfw_expire_set", number(0, 63), 2),
+        ("IPFW_EXPIRE_PURGE_INTERVAL", None, "ipfw_purge_interval", number(1, 131071), 30),
+        ("IPFW_ADD_CHECK_STATE", None, "ipfw_check_state", yes, False),
+        ("FLUSH_IPFW_AT_INIT", None, "ipfw_flush_at_init", yes, True),
+        ("FLUSH_IPFW_AT_EXIT", None, "ipfw_flush_at_exit", yes, True),
+        ("CMD_EXEC_TIMEOUT", None, "cmd_exec_timeout", number(0, 8388608), 0),
+        ("SUDO_EXE", None, "sudo_exe", text, "/usr/bin/sudo"),
+        ("GPG_HOME_DIR", None, "gpg_home", text, "/root/.gnupg"),
+        ("GPG_EXE", None, "gpg_exe", text, "/usr/bin/gpg"),
         ("ACCESS_FILE", None, "access_file", text, "/etc/fwknop/access.conf"),
         ("ACCESS_FOLDER", None, "access_folder", text, None),
+        ("LOCALE", None, "locale", text, None),
         ("SYSLOG_IDENTITY", None, "syslog_identity", text, "fwknopd"),
         ("SYSLOG_FACILITY", None, "syslog_facility", facility, "LOG_DAEMON"),
         ("VERBOSE", None, "verbose", number(0, 1000), 0),
-    ),
-    # What is set to its default asks for nothing new; a default of None stands for "not set".
-    tuple(
-        [(name, yes, False) for name in (
-            "ENABLE_PCAP_ANY_DIRECTION", "ENABLE_SPA_OVER_HTTP", "ALLOW_ANY_USER_AGENT", "ENABLE_X_FORWARDED_FOR",
-            "ENABLE_TCP_SERVER", "ENABLE_NFQ_CAPTURE", "ENABLE_DESTINATION_RULE", "ENABLE_IPT_FORWARDING",
-            "ENABLE_IPT_LOCAL_NAT", "ENABLE_IPT_SNAT", "ENABLE_IPT_OUTPUT", "ENABLE_FIREWD_FORWARDING",
-            "ENABLE_FIREWD_LOCAL_NAT", "ENABLE_FIREWD_SNAT", "ENABLE_FIREWD_OUTPUT", "IPFW_ADD_CHECK_STATE",
-        )]
-        + [(name, yes, True) for name in ("ENABLE_IPT_COMMENT_CHECK", "ENABLE_FIREWD_COMMENT_CHECK", "ENABLE_NAT_DNS")]
-        + [(name, text, None) for name in ("PCAP_FILE", "SNAT_TRANSLATE_IP", "FAULT_INJECTION_TAG")]
-    ),
-    # What steers a part that only fwknopd has, or that does nothing before its switch above is on.
-    tuple(
-        [(name, _PERIOD) for name in (
-            "PCAP_DISPATCH_COUNT", "PCAP_LOOP_SLEEP", "UDPSERV_SELECT_TIMEOUT", "NFQ_LOOP_SLEEP",
-            "IPFW_EXPIRE_PURGE_INTERVAL", "PF_EXPIRE_INTERVAL",
-        )]
-        + [(name, anything) for name in (
-            "CONFIG_FILE", "OVERRIDE_CONFIG", "FWKNOP_CONF_DIR", "CMD_EXEC_TIMEOUT", "LOCALE", "DIGEST_DB_FILE",
-            "GPG_HOME_DIR", "GPG_EXE", "SUDO_EXE", "NFQ_INTERFACE", "NFQ_PORT", "NFQ_TABLE", "NFQ_CHAIN",
-            "NFQ_QUEUE_NUMBER", "PF_ANCHOR_NAME", "IPT_OUTPUT_ACCESS", "IPT_FORWARD_ACCESS", "IPT_DNAT_ACCESS",
-            "IPT_SNAT_ACCESS", "IPT_MASQUERADE_ACCESS", "FIREWD_INPUT_ACCESS", "FIREWD_OUTPUT_ACCESS",
-            "FIREWD_FORWARD_ACCESS", "FIREWD_DNAT_ACCESS", "FIREWD_SNAT_ACCESS", "FIREWD_MASQUERADE_ACCESS",
-        )]
-        + [(name, yes) for name in (
-            "EXIT_AT_INTF_DOWN", "FLUSH_FIREWD_AT_INIT", "FLUSH_FIREWD_AT_EXIT", "FLUSH_IPFW_AT_INIT",
-            "FLUSH_IPFW_AT_EXIT",
-        )]
-        + [(name, _RULE) for name in ("RULES_CHECK_THRESHOLD", "IPFW_START_RULE_NUM", "IPFW_MAX_RULES")]
-        + [(name, number(0, 63)) for name in ("IPFW_ACTIVE_SET_NUM", "IPFW_EXPIRE_SET_NUM")]
-        + [("MAX_SNIFF_BYTES", number(1, 32768)), ("TCPSERV_PORT", udp_port)]
-    ),
+    )
+    + _twins("IPT")
+    + _twins("FIREWD"),
+    # Only its default is taken: fwknop's own test builds alone know it.
+    (("FAULT_INJECTION_TAG", text, None),),
+    # What steers the polling of fwknopd, which we have not, or only gives a path a name.
+    tuple([(name, number(1, 8388608)) for name in _POLLING])
+    + tuple([(name, anything) for name in ("CONFIG_FILE", "OVERRIDE_CONFIG", "FWKNOP_CONF_DIR", "DIGEST_DB_FILE")]),
     "configuration",
 )  # fmt: skip
 
@@ -273,45 +176,139 @@ class Settings:
     """Attributes as in the table; `captures`, `ports` and `carriers` are what the daemon makes them of."""
 
     def __init__(self, entries=(), warn=None, any_case=True):
-        values, self.places = KEYWORDS.read(entries, warn, any_case)
+        values, places = KEYWORDS.read(entries, warn, any_case)
+        # "IPT forwarding" or "FIREWD forwarding" -> forwarding, whichever this firewall goes by.
+        mine = "FIREWD" if kind_of(values["firewall"] or "") == "firewalld" else "IPT"
         for name in values:
-            setattr(self, name, values[name])
+            prefix, blank, attribute = name.partition(" ")
+            if not blank or prefix == mine:
+                setattr(self, attribute or name, values[name])
+                if name in places:
+                    places[attribute or name] = places[name]
+        self.places = places
         self.entries = entries
+        if self.ageing is None:
+            self.ageing = self.pcap_file is None  # packets of a file are as old as the file
         self.digest_file = self.digest_file or self.state_dir + "/digest.cache"
         self.pid_file = self.pid_file or self.state_dir + "/fwknopd.pid"
+        # Seconds between two looks at what others did to our rules; fwknopd counts rounds of a tenth of a second.
+        self.sweep = SWEEP if self.sweep is None else self.sweep // 2
+        self.snat = (self.snat_to or "masquerade") if self.enable_snat and (self.forwarding or self.local_nat) else None
         self.test = False
         self.captures = []
         self.ports = {}
         self.carriers = {}
 
     def outfit(self, where):
-        """Makes the capture and the port "firewall" of fwknop's variables; returns itself."""
-        if self.udp_server:
-            place = self.places.get("udp_port", where)
-            self.captures = [{"kind": "udp", "port": "%d" % self.udp_port, "where": place}]
-        else:
-            place = self.places.get("interface", where)
-            capture = {"kind": "packet", "interface": self.interface, "port": "%d" % self.port, "where": place}
-            capture["promisc"] = _letter(self.promisc)
-            self.captures = [capture]
-        firewall = {"kind": "iptables", "binary": self.firewall, "chain": self.chain}
-        firewall["where"] = self.places.get("chain", where)
-        for name in ("flush_at_init", "flush_at_exit", "prepend"):
-            firewall[name] = _letter(getattr(self, name))
-        self.ports = {"firewall": firewall}
+        """Makes the captures and the port "firewall" of fwknop's variables; returns itself."""
+        self.firewall = first_firewall() if self.firewall is None else self.firewall
+        self.kind = kind_of(self.firewall) or "nftables"
+        if self.kind == "ipfw" and self.ipfw_active_set == self.ipfw_expire_set > 0:
+            raise ConfigError(where, "IPFW_ACTIVE_SET_NUM and IPFW_EXPIRE_SET_NUM are the same: change one")
+        if self.kind in ("iptables", "firewalld") and "sweep" not in self.places:
+            self.sweep = 10  # the rules that others put into our chains have no timer of their own
+        self.captures = self._captures(where)
+        self.ports = {"firewall": self._firewall(where)}
         return self
 
+    def _captures(self, where):
+        """Returns the tables of the captures: a file, NFQUEUE, UDP server, or else packets, and TCP beside them."""
+        if self.pcap_file:
+            table = {"kind": "pcap", "file": self.pcap_file, "filter": self.filter or "none"}
+        elif self.nfq:
+            table = {"kind": "nfqueue", "port": "%d" % self.nfq_port, "queue": "%d" % self.nfq_queue}
+            table.update({"interface": self.nfq_interface, "table": self.nfq_table, "chain": self.nfq_chain})
+            table["binary"] = self.firewall if self.kind == "iptables" else "iptables"
+        elif self.udp_server:
+            table = {"kind": "udp", "port": "%d" % self.udp_port}
+        else:
+            table = {"kind": "packet", "filter": self.filter or "none", "snap": "%d" % self.snap}
+            for name in ("promisc", "any_direction", "exit_at_down"):
+                table[name] = _letter(getattr(self, name))
+        captures = [table]
+        if table["kind"] == "packet":
+            captures = []
+            for name in self.interface.split(","):
+                captures.append(dict(table))
+                captures[-1]["interface"] = name.strip()
+        if self.tcp_server and table["kind"] == "packet":
+            # Where the owner's filter lets TCP in, the packet capture reads it, and the listener only shakes hands.
+            alone = self.filter.startswith("udp ")
+            captures.append({"kind": "tcp", "port": "%d" % self.tcp_port, "read": _letter(alone)})
+        for one in captures:
+            one["where"] = self.places.get("interface", where)
+        return captures
+
+    def _firewall(self, where):
+        table = {"kind": self.kind, "where": self.places.get("firewall", where)}
+        if self.kind == "pf":
+            table.update(
+                {"binary": self.firewall, "anchor": self.pf_anchor, "destination": _letter(self.destination_rule)}
+            )
+        elif self.kind == "ipfw":
+            table.update({"binary": self.firewall, "destination": _letter(self.destination_rule)})
+            for name in IPFW_OPTIONS:
+                value = getattr(self, "ipfw_" + name)
+                table[name] = "%d" % value if not isinstance(value, bool) else _letter(value)
+        elif self.kind in ("iptables", "firewalld"):
+            table["binary"] = self.firewall
+            table["destination"] = _letter(self.destination_rule)
+            for name in ("flush_at_init", "flush_at_exit", "prepend", "comment_check"):
+                table[name] = _letter(getattr(self, name))
+            if self.kind == "firewalld":
+                table["mode"] = "direct"
+            for _, option, _ in CHAINS:
+                table["where"] = self.places.get(option, table["where"])
+                table[option] = getattr(self, option) if self._uses(option) else ""
+        return table
+
+    def _uses(self, option):
+        """Tells whether a chain is in use."""
+        nat = self.forwarding or self.local_nat
+        return {
+            "chain": True,
+            "output_chain": self.output,
+            "forward_chain": nat,
+            "dnat_chain": nat,
+            "snat_chain": self.snat is not None,
+            "masquerade_chain": self.snat is not None,
+        }[option]
+
     def fits(self, stanzas):
-        """Raises ConfigError where stanzas do not go with the settings: a name used twice, a port that is not there."""
+        """Raises ConfigError where stanzas do not go with the settings; makes the ports of command cycles."""
+        # A capture of HTTP requests has no use but this.
+        self.http = self.http or "http" in [one.get("kind") for one in self.captures]
+        if self.http and self.proxies is None:
+            from .web import PROXIES
+
+            self.proxies = PROXIES
         names = set()
         for stanza in stanzas:
             if stanza.name in names:
                 raise ConfigError(stanza.where, "there are two stanzas called %s: rename one" % stanza.name)
             names.add(stanza.name)
+            if stanza.cycle is not None:
+                opening, closing = stanza.cycle
+                stanza.ports = ("cycle " + stanza.name,)
+                options = {"kind": "command", "open": opening, "close": closing or "NONE"}
+                options["where"] = stanza.where
+                self.ports[stanza.ports[0]] = options
+            if stanza.force_nat is not None:
+                self._leads_inside(stanza)
+            stanza.equip(self.gpg_home, self.gpg_exe)
             for port in stanza.ports:
                 if port not in self.ports:
                     there = ", ".join(sorted(self.ports)) or "none"
                     raise ConfigError(stanza.where, "ports: there is no port called %s (there is %s)" % (port, there))
+
+    def _leads_inside(self, stanza):
+        """Sees that there are chains for a stanza with FORCE_NAT or FORWARD_ALL; raises ConfigError."""
+        if not (self.forwarding or self.local_nat):
+            raise ConfigError(stanza.where, "FORCE_NAT needs ENABLE_IPT_FORWARDING Y in fwknopd.conf: add it")
+        port = self.ports.get("firewall", {})
+        if (stanza.force_snat or stanza.masquerade) and not port.get("snat_chain", "-"):
+            # fwknopd runs a command without a chain here, logs success, and nothing is translated.
+            port["snat_chain"], port["masquerade_chain"] = self.snat_chain, self.masquerade_chain
 
 
 def _letter(value):

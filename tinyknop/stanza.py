@@ -1,13 +1,15 @@
 """Stanza: who may open what, for how long, through which ports. One table of keywords, whatever format they came in.
 
-Parsers are as those of `settings.py`: (text, warn) -> value.
+Parsers are as those of `keywords.py`: (text, warn) -> value.
 """
+
+from collections import namedtuple
 
 from . import compat, crypto, net
 from .errors import ConfigError
+from .keywords import DIGITS, Keywords, address, leading, number, one_of, text, yes
 from .seal import LONGEST_HMAC_KEY, LONGEST_KEY, Keys
 from .seal import MODES as SEALING
-from .settings import DIGITS, Keywords, leading, number, one_of, text, yes
 from .spa import BASE64, from_base64, to_base64
 
 TIMEOUT = 30  # seconds; fwknopd's DEF_FW_ACCESS_TIMEOUT, and what its 0 means
@@ -153,6 +155,32 @@ def days(year, month, day):
     return 365 * year + year // 4 - year // 100 + year // 400 + (153 * ((month + 9) % 12) + 2) // 5 + day - 719469
 
 
+def command(value, warn):
+    """Reads a command line; fwknopd has room for 255 characters."""
+    if len(value) > 255:
+        raise ValueError("has more than 255 characters: put them into a script")
+    return value
+
+
+def inside(value, warn):
+    """Reads `ADDRESS PORT`, where a connection is led to."""
+    words = value.split()
+    if len(words) != 2:
+        raise ValueError("%r is not an address and a port, such as 192.0.2.7 22" % value)
+    return address(words[0], warn), number(0, 65535)(words[1], warn)
+
+
+def passphrase(value, warn):
+    """Reads the passphrase of a GPG key."""
+    _unchanged(value)
+    return value
+
+
+def ids(value, warn):
+    """Reads a list of key ids or fingerprints."""
+    return tuple(listed(value))
+
+
 MODES = SEALING + ("asymmetric",)
 
 KEYWORDS = Keywords(
@@ -174,25 +202,46 @@ KEYWORDS = Keywords(
         ("REQUIRE_SOURCE", None, "require_source", yes, False),
         ("ACCESS_EXPIRE", None, "date", date, None),
         ("ACCESS_EXPIRE_EPOCH", None, "expires", _epoch, None),
+        ("ENABLE_CMD_EXEC", None, "cmd_exec", yes, False),
+        ("CMD_EXEC_USER", None, "exec_user", text, None),
+        ("CMD_EXEC_GROUP", None, "exec_group", text, None),
+        ("ENABLE_CMD_SUDO_EXEC", None, "sudo", yes, False),
+        ("CMD_SUDO_EXEC_USER", None, "sudo_user", text, None),
+        ("CMD_SUDO_EXEC_GROUP", None, "sudo_group", text, None),
+        ("CMD_CYCLE_OPEN", None, "cycle_open", command, None),
+        ("CMD_CYCLE_CLOSE", None, "cycle_close", command, None),
+        ("CMD_CYCLE_TIMER", None, "cycle_timer", number(1, LONGEST), None),
+        ("FORCE_NAT", None, "force_nat", inside, None),
+        ("FORCE_SNAT", None, "force_snat", address, None),
+        ("FORCE_MASQUERADE", None, "masquerade", yes, False),
+        ("FORWARD_ALL", None, "forward_all", yes, False),
+        ("DISABLE_DNAT", None, "disable_dnat", yes, False),
+        ("GPG_DECRYPT_ID", None, "gpg_decrypt_id", text, None),
+        ("GPG_DECRYPT_PW", None, "gpg_password", passphrase, None),
+        ("GPG_ALLOW_NO_PW", None, "gpg_no_password", yes, False),
+        ("GPG_REQUIRE_SIG", None, "gpg_require", yes, False),
+        ("GPG_DISABLE_SIG", None, "gpg_disable", yes, False),
+        ("GPG_IGNORE_SIG_VERIFY_ERROR", None, "gpg_ignore", yes, False),
+        ("GPG_REMOTE_ID", None, "gpg_ids", ids, None),
+        ("GPG_FINGERPRINT_ID", None, "gpg_fingerprints", ids, None),
+        ("GPG_HOME_DIR", None, "gpg_home", text, None),
+        ("GPG_EXE", None, "gpg_exe", text, None),
         (None, "name", "name", _name, None),
         (None, "key_file", "key_file", text, None),
         (None, "ports", "ports", _names, ("firewall",)),
     ),
-    tuple(
-        [(name, yes, False) for name in (
-            "ENABLE_CMD_EXEC", "ENABLE_CMD_SUDO_EXEC", "FORCE_MASQUERADE", "FORWARD_ALL", "DISABLE_DNAT",
-            "GPG_ALLOW_NO_PW", "GPG_REQUIRE_SIG", "GPG_DISABLE_SIG", "GPG_IGNORE_SIG_VERIFY_ERROR", "require_hint",
-            "require_all",
-        )]
-        + [(name, text, None) for name in (
-            "CMD_EXEC_USER", "CMD_EXEC_GROUP", "CMD_SUDO_EXEC_USER", "CMD_SUDO_EXEC_GROUP", "CMD_CYCLE_OPEN",
-            "CMD_CYCLE_CLOSE", "CMD_CYCLE_TIMER", "FORCE_NAT", "FORCE_SNAT", "GPG_DECRYPT_ID", "GPG_DECRYPT_PW",
-            "GPG_HOME_DIR", "GPG_EXE", "GPG_REMOTE_ID", "GPG_FINGERPRINT_ID",
-        )]
-    ),
+    (("require_hint", yes, False), ("require_all", yes, False)),
     (),
     "access",
 )  # fmt: skip
+
+# The attributes of a stanza that are simply what the table says.
+_PLAIN_NAMES = (
+    "name source destination open_ports restrict_ports timeout max_timeout require_source require_user expires "
+    "cmd_exec exec_user exec_group sudo sudo_user sudo_group force_nat force_snat masquerade forward_all disable_dnat"
+).split()
+# How packets of 400 characters and more are opened; texts, but for the booleans and the tuples of allowed signers.
+Gpg = namedtuple("Gpg", "decrypt_id password require_sig ignore_sig remote_ids fingerprints home exe")
 
 
 class Stanza:
@@ -219,54 +268,106 @@ class Stanza:
         if compat.MICROPYTHON:  # only `compile` wants them, on a computer
             self._entries = None
 
+    def equip(self, home, exe):
+        """Fills in the daemon's own keyring and gpg where the stanza names none."""
+        gpg = self.gpg
+        if gpg is not None:
+            self.gpg = Gpg(gpg[0], gpg[1], gpg[2], gpg[3], gpg[4], gpg[5], gpg.home or home, gpg.exe or exe)
+
     def entries(self):
         """Returns the entries that this was made of, key files taken in."""
         return self._entries
 
     def _parse(self, entries):
         values, places = KEYWORDS.read(entries, self._warn)
-        self.name = values["name"]
-        self.source, self.destination = values["source"], values["destination"]
-        self.open_ports, self.restrict_ports = values["open_ports"], values["restrict_ports"]
-        self.timeout, self.max_timeout = values["timeout"], values["max_timeout"]
-        self.require_source, self.require_user = values["require_source"], values["require_user"]
-        self.expires, self._date = values["expires"], values["date"]
-        self.ports = values["ports"]
+        for name in _PLAIN_NAMES:
+            setattr(self, name, values[name])
+        self.ports, self._date = values["ports"], values["date"]
         self.key_file = (values["key_file"], places["key_file"]) if values["key_file"] else None
+        self.gpg = None if self.key_file else _gpg(values, places, self.where)
         self.keys = None if self.key_file else self._keys(values, places)
+        self.cycle = _cycle(values, places, self.where)
+        if self.cycle is not None:
+            self.timeout = values["cycle_timer"] or self.timeout
+        self._translate(places)
         if self._warn is not None:
             self._remark(places)
+
+    def _translate(self, places):
+        """Sees that source translation has something to go with; raises ConfigError."""
+        if self.force_snat or self.masquerade:
+            if not (self.force_nat or self.forward_all):
+                where = places.get("force_snat") or places["masquerade"]
+                raise ConfigError(where, "FORCE_SNAT and FORCE_MASQUERADE need FORCE_NAT or FORWARD_ALL: add one")
+            self.force_nat = self.force_nat or ("0.0.0.0", 0)
 
     def _keys(self, values, places):
         """Returns the Keys, once they can be those of a stanza; raises ConfigError."""
         key, hmac_key, mode = values["key"], values["hmac_key"], values["mode"]
+        if key is None and self.gpg is None:
+            reason = "[*] No keys found for access stanza source: add KEY_BASE64 (`tinyknop keygen` makes one)"
+            raise ConfigError(self.where, reason)
         if mode == "asymmetric":
-            raise ConfigError(places["mode"], "ENCRYPTION_MODE: asymmetric is not supported yet: use cbc")
-        if key is None:
-            raise ConfigError(self.where, "no keys found for this stanza: add KEY_BASE64 (`tinyknop keygen` makes one)")
-        if mode == "legacy" and len(key) > _LEGACY_KEY:
-            if self._warn is None:
+            if self.gpg is None:
                 raise ConfigError(
-                    places["key"], "a key of the legacy mode has at most 16 bytes: shorten it, or use cbc"
+                    places["mode"], "ENCRYPTION_MODE: asymmetric is for GPG: add GPG_DECRYPT_PW, or use cbc"
                 )
-            self._warn("%s: the legacy mode cuts the key to 16 bytes: shorten it, or use cbc" % places["key"])
+            key, mode = None, "cbc"
+        if mode == "legacy" and key and len(key) > _LEGACY_KEY:
+            reason = "a key of the legacy mode has at most 16 bytes: shorten it, or use cbc"
+            if self._warn is None:
+                raise ConfigError(places["key"], reason)
+            self._warn("%s: %s (it is cut)" % (places["key"], reason))
             key = key[:_LEGACY_KEY]
-        if len(key) > LONGEST_KEY:
-            reason = "a key has at most %d bytes, this one %d: make one with `tinyknop keygen`"
-            raise ConfigError(places["key"], reason % (LONGEST_KEY, len(key)))
-        if hmac_key is not None and len(hmac_key) > LONGEST_HMAC_KEY:
-            reason = "an HMAC key has at most %d bytes, this one %d: make one with `tinyknop keygen`"
-            raise ConfigError(places["hmac_key"], reason % (LONGEST_HMAC_KEY, len(hmac_key)))
-        if key == hmac_key:
+        for name, material, longest in (("key", key, LONGEST_KEY), ("hmac_key", hmac_key, LONGEST_HMAC_KEY)):
+            if material is not None and len(material) > longest:
+                reason = "a key for this has at most %d bytes, this one %d: make one with `tinyknop keygen`"
+                raise ConfigError(places[name], reason % (longest, len(material)))
+        if hmac_key is not None and hmac_key in (key, self.gpg and self.gpg.password.encode()):
             raise ConfigError(places["hmac_key"], "key and HMAC key should not be identical: make another HMAC key")
         return Keys(key=key, hmac_key=hmac_key, mode=mode, hmac=values["hmac"])
 
     def _remark(self, places):
         """Warns of what fwknopd warns of."""
         if not self.require_source:
-            self._warn("%s: Warning: REQUIRE_SOURCE_ADDRESS not enabled for this access stanza" % self.where)
+            source = [entry[1] for entry in self._entries if entry[0] == "SOURCE"] or ["ANY"]
+            text = "%s: Warning: REQUIRE_SOURCE_ADDRESS not enabled for access stanza source: '%s'"
+            self._warn(text % (self.where, source[0]))
         if self.max_timeout is not None and self.max_timeout < self.timeout:
             text = (
                 "%s: Warning: MAX_FW_TIMEOUT < FW_ACCESS_TIMEOUT, honoring MAX_FW_TIMEOUT: raise it, or lower the other"
             )
             self._warn(text % places["max_timeout"])
+
+
+def _cycle(values, places, where):
+    """Returns (open, close) of a command cycle, close None where nothing closes; None where there is no cycle."""
+    opening, closing = values["cycle_open"], values["cycle_close"]
+    if opening is None and closing is None:
+        return None
+    if opening is None or closing is None:
+        raise ConfigError(where, "CMD_CYCLE_OPEN and CMD_CYCLE_CLOSE need each other: add the other, or CLOSE NONE")
+    if closing[:4].upper() == "NONE":
+        return opening, None
+    if values["cycle_timer"] is None:
+        raise ConfigError(places["cycle_close"], "CMD_CYCLE_CLOSE needs CMD_CYCLE_TIMER: add it, in seconds")
+    return opening, closing
+
+
+def _gpg(values, places, where):
+    """Returns the Gpg of a stanza, or None for one without; raises ConfigError."""
+    password = values["gpg_password"]
+    if password is None and not values["gpg_no_password"]:
+        return None
+    if not values["gpg_disable"] and not values["gpg_ids"] and not values["gpg_fingerprints"]:
+        raise ConfigError(where, "GPG needs the signers' GPG_FINGERPRINT_ID (or GPG_REMOTE_ID), or GPG_DISABLE_SIG Y")
+    return Gpg(
+        values["gpg_decrypt_id"],
+        "" if values["gpg_no_password"] else password,
+        values["gpg_require"] or not values["gpg_disable"],
+        values["gpg_ignore"],
+        values["gpg_ids"],
+        values["gpg_fingerprints"],
+        values["gpg_home"],
+        values["gpg_exe"],
+    )

@@ -9,22 +9,32 @@ from .errors import PortError
 from .grants import Book, seconds_left
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1, 60  # seconds between two tries of a port that fails
+_TRIES = 10  # of a close on a blind port; then it stays owed, for a person to look at
 
 
 class Worker:
-    """Drives one port. `closed(worker, grant id)` is called once the port confirmed a close."""
+    """Drives one port.
 
-    def __init__(self, name, port, closed):
+    `opened(worker, grant)` is called once the port opened a grant or a part of it, `closed(worker, grant id)` once it
+    confirmed a close.
+    """
+
+    def __init__(self, name, port, closed, opened):
         self.name = name
         self.port = port
-        self.book = Book()
+        self.book = Book(getattr(port, "by_destination", False))
+        # What a blind port holds cannot be read back: no sync makes good for a close that failed.
+        self._blind = getattr(port, "blind", False)
+        self._tries = {}  # id of a grant whose close failed on a blind port -> how often
         self.failure = None  # the reason of the last failure, None while all is well
         self.failing_since = None  # wall-clock second
         self._closed = closed
+        self._opened = opened
         self._queue = loop.Queue()
         self._owed = []  # ids of grants whose close no device has confirmed yet
         self._task = None
         self._renewal = None  # Timer of the next telling of what the device cannot hold for so long
+        self._foreign = None  # Timer of the end of what others have put there
 
     async def start(self, grants, expired):
         """Prepares the device, takes over the journal's grants and brings the device to those that live.
@@ -34,6 +44,8 @@ class Worker:
         for grant in grants:
             self.book.enter(grant)
         self._owed = [grant.id for grant in expired]
+        if self._blind:
+            self._queue.items = [(grant, grant.id) for grant in expired]
         try:
             await self._synced(True)
         except PortError as error:
@@ -54,8 +66,9 @@ class Worker:
         self._queue.put((self.book.strike(grant), grant.id))
 
     def resync(self):
-        """Wants the device compared with what is live."""
-        self._queue.put(None)
+        """Wants the device compared with what is live, where that can be done."""
+        if not self._blind:
+            self._queue.put(None)
 
     def owes(self):
         """Returns how many closes are not confirmed."""
@@ -63,13 +76,15 @@ class Worker:
 
     async def stop(self, flush):
         """Ends the task and leaves the device; `flush` takes away what the port had set up."""
-        if self._task:
-            self._task.cancel()
+        for one in (self._task, self._renewal, self._foreign):
+            if one is not None:
+                one.cancel()
         await self.port.stop(flush)
 
     async def _serve(self):
         pause = _FIRST_PAUSE
         fresh = True  # the device was prepared and has answered
+        items = []
         while True:
             if self.failure is not None:
                 await loop.sleep(pause)
@@ -83,10 +98,15 @@ class Worker:
                     for item in items:
                         await self._say(item)
                 else:
-                    self._queue.items = []
+                    if not self._blind:
+                        items, self._queue.items = items + self._queue.items, []
                     await self._synced(not fresh)
                     self._recovered()
                     fresh = True
+                    for item in items:
+                        if item is not None and item[1] is None:
+                            self._opened(self, item[0])
+                items = []
             except PortError as error:
                 self._failed(error)
             except Exception as error:  # whatever it is (no descriptors left, a fault of ours), closes must go on
@@ -98,12 +118,32 @@ class Worker:
         if grant is not None:
             left = seconds_left(grant, compat.wall())
             if closing is not None:
-                await self.port.close(grant)
+                if not await self._ended(grant, closing):
+                    return
             elif left >= 0:  # 0: a part of its last second is left, and the timer ends it on time
                 await self.port.open(grant, max(left, 1))
+                self._opened(self, grant)
                 self._renew(left)
         if closing is not None:
             self._confirm(closing)
+
+    async def _ended(self, grant, number):
+        """Closes a grant; tells whether that was confirmed. What fails on a blind port is tried again later."""
+        try:
+            await self.port.close(grant)
+        except Exception as error:  # whatever it is, nobody else would say the close again
+            if not self._blind:
+                raise
+            tries = self._tries[number] = self._tries.get(number, 0) + 1
+            if tries < _TRIES:
+                log.error("%s; trying again", error)
+                pause = min(_FIRST_PAUSE << tries, _LONGEST_PAUSE)
+                loop.current().at(compat.monotonic() + pause * 1000, lambda: self._queue.put((grant, number)))
+            else:
+                log.error("%s; tried %d times, so the close of %s stays owed", error, tries, grant.source)
+            return False
+        self._tries.pop(number, None)
+        return True
 
     def _renew(self, left):
         """Sees that a device which cannot hold a grant for so long (ipset: 24 days) is told again in time."""
@@ -119,6 +159,8 @@ class Worker:
         """Brings the device to exactly what is live, and confirms every close that was owed before."""
         if prepare:
             await self.port.start()
+        if self._blind:
+            return
         owed = list(self._owed)
         now = compat.wall()
         live = [(grant, seconds_left(grant, now)) for grant in self.book.live()]
@@ -126,6 +168,17 @@ class Worker:
         for number in owed:
             self._confirm(number)
         self._renew(max([pair[1] for pair in live] or [0]))
+        self._look_again()
+
+    def _look_again(self):
+        """Sees that what others put there, with a time of its own, is looked at when that time has come."""
+        due = self.port.next_expiry() if hasattr(self.port, "next_expiry") else None
+        if self._foreign is not None:
+            self._foreign.cancel()
+            self._foreign = None
+        if due is not None:
+            pause = max(due - compat.wall(), 1)
+            self._foreign = loop.current().at(compat.monotonic() + pause * 1000, self.resync)
 
     def _confirm(self, number):
         if number in self._owed:

@@ -2,7 +2,9 @@
 
 from tinyknop import Keys, Packet, seal
 from tinyknop.errors import Rejected
-from tinyknop.gate import STAGES, Datagram, Gate
+from tinyknop.gate import STAGES, Command, Datagram, Gate
+from tinyknop.grants import Nat
+from tinyknop.spa import compose, to_base64
 
 NOW = 1700000000
 KEYS = Keys(b"an encryption key", b"an hmac key")
@@ -13,7 +15,13 @@ NET = (b"\xc0\x00\x02\x00", 24)
 class Settings:
     ageing = True
     max_age = 120
-    test = False
+    test = http = any_agent = forwarded_for = forwarding = local_nat = False
+    snat = None
+    proxies = ()
+
+
+class Inwards(Settings):
+    forwarding = local_nat = True
 
 
 class Stanza:
@@ -23,6 +31,8 @@ class Stanza:
         self.name, self.source, self.destination, self.expires = "alice", None, None, None
         self.open_ports, self.restrict_ports, self.keys = None, (), KEYS
         self.timeout, self.max_timeout, self.require_source, self.require_user = 30, None, False, None
+        self.gpg = self.cycle = self.force_nat = self.force_snat = None
+        self.cmd_exec = self.masquerade = self.forward_all = self.disable_dnat = False
         for name in given:
             setattr(self, name, given[name])
 
@@ -49,7 +59,7 @@ def judge(payload, *stanzas, **more):
     gate = Gate(stanzas or (Stanza(),), more.get("settings", Settings))
     source = more.get("source", b"\xc0\x00\x02\x63")
     gram = Datagram(payload, source, 5, b"\x0a\x00\x00\x01", 62201, 17)
-    return gate.judge(gram, more.get("now", NOW), more.get("seen") or Seen())
+    return gate.judge(gram, more.get("now", NOW), more.get("seen") or Seen(), more.get("opened"))
 
 
 def test_a_true_knock_is_granted_for_the_stanzas_time():
@@ -191,3 +201,106 @@ def test_the_stanza_used_last_is_tried_first_and_the_outcome_stays():
 
 def test_every_stage_is_named_once():
     assert len(STAGES) == len({stage: 1 for stage in STAGES}) == 31
+
+
+def test_a_nat_message_leads_inside_where_that_is_enabled():
+    payload = knock("192.0.2.7,tcp/22,tcp/23", nat_access="10.0.0.5,2222")
+    grant = judge(payload, settings=Inwards).grant
+    assert grant.nat == Nat(False, "10.0.0.5", 2222, None, False, True)
+    assert grant.openings == (("tcp", 22),) and (grant.destination, grant.sender) == ("10.0.0.1", "192.0.2.99")
+    stanza = Stanza(masquerade=True, forward_all=True, disable_dnat=True)
+    assert judge(payload, stanza, settings=Inwards).grant.nat == Nat(False, "10.0.0.5", 2222, "masquerade", True, False)
+    local = knock(nat_access="gate.example.net,80", message_type=5)
+    assert judge(local, settings=Inwards).grant.nat == Nat(True, "gate.example.net", 80, None, False, True)
+
+
+def test_forced_nat_wins_over_the_packet_and_makes_nat_of_any_request():
+    stanza = Stanza(force_nat=("10.0.0.9", 22), force_snat="10.0.0.1")
+    for payload in (knock(), knock(nat_access="10.0.0.5,2222")):
+        nat = judge(payload, stanza, settings=Inwards).grant.nat
+        assert nat == Nat(False, "10.0.0.9", 22, "10.0.0.1", False, True)
+
+
+def test_a_command_message_is_a_command_where_the_stanza_allows_it():
+    payload = knock("0.0.0.0,touch /tmp/a b,c", message_type=0)
+    decision = judge(payload, Stanza(cmd_exec=True))
+    assert decision.stage is None and decision.grant is None
+    assert decision.command == Command("touch /tmp/a b,c", "192.0.2.99", "192.0.2.99")
+    assert judge(payload).stage == "disabled"
+
+
+def test_a_cycle_takes_the_first_opening_for_as_long_as_the_client_asks():
+    stanza = Stanza(cycle=("open", "close"), timeout=7, open_ports=(("tcp", 22), ("tcp", 23)))
+    grant = judge(knock("192.0.2.7,tcp/22,tcp/23"), stanza).grant
+    assert grant.openings == (("tcp", 22),) and grant.until == NOW + 7
+    assert judge(knock(client_timeout=900), stanza).grant.until == NOW + 900
+    capped = Stanza(cycle=("open", "close"), timeout=7, max_timeout=60)
+    assert judge(knock(client_timeout=900), capped).grant.until == NOW + 60
+    assert judge(knock("192.0.2.7,tcp/99"), stanza).stage == "openings"
+
+
+def test_http_is_decoded_where_it_is_on():
+    class Web(Settings):
+        http = True
+
+    plain = knock()
+    request = (
+        b"GET /" + plain.replace(b"+", b"-").replace(b"/", b"_") + b" HTTP/1.0\r\nUser-Agent: Fwknop/2.6.10\r\n\r\n"
+    )
+    assert judge(request, settings=Web).grant.source == "192.0.2.7"
+    assert judge(request).stage == "charset"
+    assert judge(request.replace(b"Fwknop", b"Mozilla"), settings=Web).stage == "http"
+
+
+def sealed_by_gpg(keys, byte=b"\0"):
+    message = b"\x85\x01" + byte * 600  # its base64 begins with hQ, as that of every message to an RSA key
+    text = to_base64(message)
+    return message, text[2:] + (keys.mac(text) if keys.hmac_key else b"")
+
+
+def test_a_gpg_message_is_opened_after_its_hmac_and_the_replay_check_and_judged_again():
+    stanza = Stanza(gpg="a key ring", keys=Keys(None, b"an hmac key"))
+    message, payload = sealed_by_gpg(stanza.keys)
+    gate = Gate((stanza,), Settings)
+    gram = Datagram(payload, b"\xc0\x00\x02\x63", 5, b"\x0a\x00\x00\x01", 62201, 17)
+    seen = Seen()
+    pending = gate.judge(gram, NOW, seen).pending
+    assert pending.message == message and pending.group.gpg == "a key ring" and not seen.digests
+    plain = compose(Packet(message="192.0.2.7,tcp/22", username="alice", timestamp=NOW), "sha256")
+    refused = gate.judge(gram, NOW, Seen(), [(pending.group, None, Rejected("decrypt", "no"))])
+    assert refused.stage == "decrypt"
+    unsigned = Seen()
+    assert gate.judge(gram, NOW, unsigned, [(pending.group, plain, Rejected("signature", "no"))]).stage == "signature"
+    assert len(unsigned.digests) == 1
+    opened = [(pending.group, plain, None)]
+    assert gate.judge(gram, NOW, seen, opened).grant.source == "192.0.2.7"
+    assert gate.judge(gram, NOW, seen, opened).stage == "replay"
+    assert gate.judge(Datagram(payload[:-1] + b"A", *list(gram)[1:]), NOW, Seen()).stage == "hmac"
+
+
+def test_without_an_hmac_a_gpg_text_opens_once_however_its_message_is_spelt():
+    stanza = Stanza(gpg="ring", keys=Keys(None, None))
+    gate, seen = Gate((stanza,), Settings), Seen()
+    plain = compose(Packet(message="192.0.2.7,tcp/22", username="alice", timestamp=NOW), "sha256")
+    stages = []
+    for byte in (b"\1", b"\2"):
+        gram = Datagram(sealed_by_gpg(stanza.keys, byte)[1], b"\1\2\3\4", 5, b"\x0a\x00\x00\x01", 62201, 17)
+        group = gate.judge(gram, NOW, seen).pending.group
+        stages.append(gate.judge(gram, NOW, seen, [(group, plain, None)]).stage)
+    assert stages == [None, "replay"] and len(seen.digests) == 2
+
+
+def test_length_tells_gpg_from_rijndael():
+    message, payload = sealed_by_gpg(KEYS)
+    assert judge(payload).stage == "length"
+    assert judge(knock(), Stanza(gpg="ring", keys=Keys(None, b"an hmac key"))).stage == "length"
+    both = Stanza(gpg="ring")
+    assert judge(knock(), both).grant and judge(payload, both).pending.message == message
+
+
+def test_a_gpg_message_has_one_spelling():
+    stanza = Stanza(gpg="ring", keys=Keys(None, None))
+    message, payload = sealed_by_gpg(stanza.keys, b"\x01")
+    assert judge(payload, stanza).pending.message == message
+    last = payload[-1:]
+    assert judge(payload[:-1] + (b"B" if last != b"B" else b"C"), stanza).stage == "charset"

@@ -6,7 +6,7 @@ SSH, DNS = ("tcp", 22), ("udp", 53)
 
 
 def grant(number, until, openings=(SSH,), source="192.0.2.7"):
-    return Grant(number, source, openings, 100, until, "alice", None)
+    return Grant(number, source, openings, 100, until, "alice", None, "0.0.0.0", source)
 
 
 def test_a_second_knock_extends_the_grant_and_keeps_its_id():

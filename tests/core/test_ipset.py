@@ -22,7 +22,7 @@ def drive(coroutine):
 
 
 def grant(number=1, source="192.0.2.7", openings=(("tcp", 22),), nat=None):
-    return Grant(number, source, openings, 1700000000, 1700000030, "alice", nat)
+    return Grant(number, source, openings, 1700000000, 1700000030, "alice", nat, "0.0.0.0", source)
 
 
 def port(*answers, options=None):

@@ -3,12 +3,14 @@
 import os
 
 from tinyknop.errors import Rejected
-from tinyknop.grants import Grant
+from tinyknop.grants import Grant, Nat, replaced
 from tinyknop.journal import Journal
 
 PATH = (os.getenv("TMPDIR") or "/tmp") + "/tinyknop-test-journal"
-ONE = Grant(1, "192.0.2.7", (("tcp", 22), ("udp", 53)), 100, 130, "alice's laptop, 50%", None)
-TWO = Grant(2, "2001:db8::7", (("tcp", 443),), 100, 160, "bob", ("10.0.0.5", 8443))
+OPENINGS = (("tcp", 22), ("udp", 53))
+ONE = Grant(1, "192.0.2.7", OPENINGS, 100, 130, "alice's laptop, 50%", None, "0.0.0.0", "192.0.2.7")
+NAT = Nat(False, "10.0.0.5", 8443, "masquerade", False, True)
+TWO = Grant(2, "2001:db8::7", (("tcp", 443),), 100, 160, "bob", NAT, "2001:db8::1", "2001:db8::9")
 
 
 def fresh():
@@ -36,7 +38,7 @@ def test_closed_grants_are_gone_and_an_extension_counts():
     journal = fresh()
     journal.opened(ONE, ("firewall",), False)
     journal.opened(TWO, ("firewall",), False)
-    later = Grant(2, TWO.source, TWO.openings, 110, 170, TWO.stanza, TWO.nat)
+    later = replaced(TWO, opened=110, until=170)
     journal.opened(later, ("firewall",), False)
     journal.closed(1)
     assert Journal(PATH).load() == [(later, ("firewall",))]

@@ -74,7 +74,7 @@ def test_a_tape_answers_from_its_table_and_keeps_no_more_than_it_may():
     assert len(tape.lines) == 1000
 
 
-GRANT = Grant("1", "192.0.2.7", (("tcp", 22), ("udp", 53)), 1000, 1030, "alice", None)
+GRANT = Grant("1", "192.0.2.7", (("tcp", 22), ("udp", 53)), 1000, 1030, "alice", None, "10.0.0.1", "192.0.2.7")
 
 
 def test_a_command_is_split_at_blanks_and_filled_in_once():

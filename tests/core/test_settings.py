@@ -62,39 +62,73 @@ def test_ranges_are_fwknopds():
 
 
 def test_the_capture_is_made_of_interface_and_filter():
-    settings = made(("PCAP_INTF", "eth1"), ("PCAP_FILTER", "udp port 1234")).outfit("f")
-    assert settings.captures == [
-        {"kind": "packet", "interface": "eth1", "port": "1234", "promisc": "N", "where": "f:1"}
-    ]
-    for text in ("tcp port 1", "udp port 62201 and host 192.0.2.1", "udp port 0", "udp"):
-        assert "PCAP_FILTER" in refusal(("PCAP_FILTER", text)).reason
+    settings = made(("PCAP_INTF", "eth1"), ("PCAP_FILTER", "udp port 1234"), ("EXIT_AT_INTF_DOWN", "N")).outfit("f")
+    wanted = {"kind": "packet", "interface": "eth1", "filter": "udp port 1234", "promisc": "N", "where": "f:1"}
+    wanted.update({"any_direction": "N", "exit_at_down": "N", "snap": "1500"})
+    assert settings.captures == [wanted]
 
 
-def test_the_udp_server_takes_the_place_of_the_capture():
+def test_a_file_or_the_udp_server_takes_the_place_of_the_capture():
     settings = made(("ENABLE_UDP_SERVER", "Y"), ("UDPSERV_PORT", "5000")).outfit("f")
-    assert settings.captures == [{"kind": "udp", "port": "5000", "where": "f:2"}]
+    assert settings.captures == [{"kind": "udp", "port": "5000", "where": "f"}]
+    settings = made(("PCAP_FILE", "/x.pcap"), ("ENABLE_UDP_SERVER", "Y")).outfit("f")
+    assert settings.captures[0]["kind"] == "pcap" and settings.ageing is False
+    assert made(("PCAP_FILE", "/x.pcap"), ("ENABLE_SPA_PACKET_AGING", "Y")).ageing is True
+    assert made().ageing is True
 
 
-def test_the_firewall_is_iptables_with_the_input_chain():
+def test_the_tcp_server_reads_only_what_no_capture_would():
+    for text, read in (("udp port 62201", "Y"), ("port 62201", "N")):
+        settings = made(("ENABLE_TCP_SERVER", "Y"), ("PCAP_FILTER", text)).outfit("f")
+        assert [one["kind"] for one in settings.captures] == ["packet", "tcp"]
+        assert settings.captures[1]["read"] == read
+    settings = made(("ENABLE_TCP_SERVER", "Y"), ("ENABLE_UDP_SERVER", "Y")).outfit("f")
+    assert [one["kind"] for one in settings.captures] == ["udp"]
+
+
+def test_the_firewalls_name_chooses_the_port():
     chain = "ACCEPT, filter, INPUT, 1, OTHER, 1"
     settings = made(("IPT_INPUT_ACCESS", chain), ("FIREWALL_EXE", "/sbin/iptables"), ("FLUSH_IPT_AT_EXIT", "N"))
     port = settings.outfit("f").ports["firewall"]
     assert (port["kind"], port["chain"], port["binary"]) == ("iptables", chain, "/sbin/iptables")
     assert (port["flush_at_init"], port["flush_at_exit"], port["prepend"]) == ("Y", "N", "N")
-    assert "not supported yet" in refusal(("FIREWALL_EXE", "/sbin/ipfw")).reason
+    for program, kind in (
+        ("/usr/sbin/iptables-legacy", "iptables"),
+        ("/usr/bin/firewall-cmd", "firewalld"),
+        ("/sbin/ipfw", "ipfw"),
+        ("/sbin/pfctl", "pf"),
+        ("/usr/sbin/nft", "nftables"),
+        ("/usr/sbin/ipset", "ipset"),
+    ):
+        assert made(("FIREWALL_EXE", program)).outfit("f").ports["firewall"]["kind"] == kind
+    assert "is no firewall" in refusal(("FIREWALL_EXE", "/bin/true")).reason
+    assert made().outfit("f").ports["firewall"]["kind"] in ("iptables", "nftables")
+
+
+def test_chains_are_there_when_their_switch_is_on():
+    def chains(*pairs):
+        port = made(("FIREWALL_EXE", "iptables"), *pairs).outfit("f").ports["firewall"]
+        return sorted([name for name in port if name.endswith("chain") and port[name]])
+
+    assert chains() == ["chain"]
+    assert chains(("ENABLE_IPT_OUTPUT", "Y")) == ["chain", "output_chain"]
+    nat = ["chain", "dnat_chain", "forward_chain"]
+    assert chains(("ENABLE_IPT_FORWARDING", "Y")) == nat and chains(("ENABLE_IPT_LOCAL_NAT", "Y")) == nat
+    assert chains(("ENABLE_IPT_SNAT", "Y")) == ["chain"]
+    both = (("ENABLE_IPT_SNAT", "Y"), ("ENABLE_IPT_FORWARDING", "Y"))
+    assert chains(*both) == sorted(nat + ["masquerade_chain", "snat_chain"])
+    assert made(*both).snat == "masquerade" and made(*both, ("SNAT_TRANSLATE_IP", "192.0.2.1")).snat == "192.0.2.1"
+
+
+def test_firewalld_goes_by_variables_of_its_own():
+    pairs = (("FIREWALL_EXE", "/usr/bin/firewall-cmd"), ("ENABLE_IPT_OUTPUT", "Y"), ("ENABLE_FIREWD_FORWARDING", "Y"))
+    settings = made(*pairs)
+    assert settings.output is False and settings.forwarding is True
 
 
 def test_only_an_n_keeps_the_rules_at_the_end():
     assert made(("FLUSH_IPT_AT_EXIT", "0"), warn=lambda text: None).flush_at_exit is True
     assert made(("FLUSH_IPT_AT_EXIT", "no"), warn=lambda text: None).flush_at_exit is False
-
-
-def test_what_is_not_built_yet_is_refused_and_front_ends_say_so():
-    made(("ENABLE_TCP_SERVER", "N"), ("ENABLE_NAT_DNS", "Y"))
-    assert "not supported yet" in refusal(("ENABLE_TCP_SERVER", "Y")).reason
-    said = []
-    made(("ENABLE_TCP_SERVER", "Y"), warn=said.append)
-    assert said == ["f:1: ENABLE_TCP_SERVER: not supported yet: take the line out; it has no effect"]
 
 
 def test_every_variable_of_fwknopd_is_known():

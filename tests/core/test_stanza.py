@@ -2,7 +2,7 @@
 
 from tinyknop import net
 from tinyknop.errors import ConfigError
-from tinyknop.settings import meant
+from tinyknop.keywords import meant
 from tinyknop.stanza import KEYWORDS, Stanza, date
 
 KEY = ("KEY", "secret", "a:2")
@@ -123,7 +123,7 @@ def test_a_stanza_without_a_key_is_refused():
     try:
         Stanza([("SOURCE", "ANY", "a:1")], "a:1")
     except ConfigError as error:
-        assert error.stage == "a:1" and "no keys found" in error.reason
+        assert error.stage == "a:1" and "No keys found" in error.reason
     else:
         raise AssertionError
 
@@ -132,7 +132,7 @@ def test_the_legacy_mode_takes_16_bytes_and_front_ends_cut():
     pairs = (("KEY", "k" * 17), ("ENCRYPTION_MODE", "Legacy"))
     assert "16 bytes" in refusal(*pairs).reason
     stanza, said = lenient(*pairs)
-    assert stanza.keys.key == b"k" * 16 and "cuts the key" in said[0]
+    assert stanza.keys.key == b"k" * 16 and "it is cut" in said[0]
 
 
 def test_timeouts_of_0_are_the_defaults():
@@ -166,12 +166,37 @@ def test_an_unknown_name_is_refused_with_the_one_that_is_meant():
     assert "[*] Ignoring unknown access parameter: 'OPEN_PROTS' in a" in said[0]
 
 
-def test_what_is_not_built_yet_is_refused_by_name_unless_it_is_off():
-    made(("ENABLE_CMD_EXEC", "N"), ("FORWARD_ALL", "N"))
-    for name, text in (("ENABLE_CMD_EXEC", "Y"), ("CMD_CYCLE_OPEN", "true"), ("FORCE_NAT", "192.0.2.1 22")):
-        assert "%s: not supported yet" % name in str(refusal((name, text)))
-        assert "not supported yet" in str(refusal((name, text), warn=lambda text: None))
-    assert "not supported yet" in str(refusal(("ENCRYPTION_MODE", "asymmetric")))
+def test_hints_and_demands_are_refused_until_they_are_built():
+    assert "not supported yet" in refusal(("require_hint", "Y")).reason
+
+
+def test_a_cycle_has_an_open_a_close_and_a_timer():
+    stanza = made(("CMD_CYCLE_OPEN", "add $SRC"), ("CMD_CYCLE_CLOSE", "del $SRC"), ("CMD_CYCLE_TIMER", "7"))
+    assert stanza.cycle == ("add $SRC", "del $SRC") and stanza.timeout == 7
+    assert made(("CMD_CYCLE_OPEN", "add"), ("CMD_CYCLE_CLOSE", "NONE")).cycle == ("add", None)
+    assert "need each other" in refusal(("CMD_CYCLE_OPEN", "add")).reason
+    assert "need each other" in refusal(("CMD_CYCLE_CLOSE", "del")).reason
+    assert "CMD_CYCLE_TIMER" in refusal(("CMD_CYCLE_OPEN", "add"), ("CMD_CYCLE_CLOSE", "del")).reason
+    assert "255" in refusal(("CMD_CYCLE_OPEN", "a" * 256)).reason
+
+
+def test_nat_is_led_to_an_address_and_a_port():
+    assert made(("FORCE_NAT", "192.0.2.1 22")).force_nat == ("192.0.2.1", 22)
+    for text in ("192.0.2.1", "host 22", "192.0.2.1 70000", "192.0.2.1 22 tcp"):
+        assert "FORCE_NAT" in refusal(("FORCE_NAT", text)).reason
+    assert "need FORCE_NAT or FORWARD_ALL" in refusal(("FORCE_MASQUERADE", "Y")).reason
+    assert made(("FORCE_SNAT", "192.0.2.1"), ("FORWARD_ALL", "Y")).force_nat == ("0.0.0.0", 0)
+
+
+def test_gpg_needs_a_passphrase_or_none_and_to_know_who_signs():
+    assert made(("GPG_REMOTE_ID", "ABCD1234")).gpg is None
+    gpg = made(("GPG_DECRYPT_PW", "secret"), ("GPG_REMOTE_ID", "ABCD1234, 12345678")).gpg
+    assert gpg.password == "secret" and gpg.remote_ids == ("ABCD1234", "12345678") and gpg.require_sig
+    assert "GPG_FINGERPRINT_ID" in refusal(("GPG_ALLOW_NO_PW", "Y")).reason
+    assert made(("GPG_ALLOW_NO_PW", "Y"), ("GPG_DISABLE_SIG", "Y")).gpg.require_sig is False
+    wanted = made(("GPG_ALLOW_NO_PW", "Y"), ("GPG_DISABLE_SIG", "Y"), ("GPG_REQUIRE_SIG", "Y"), ("GPG_REMOTE_ID", "A"))
+    assert wanted.gpg.require_sig
+    assert "asymmetric" in refusal(("ENCRYPTION_MODE", "asymmetric")).reason
 
 
 def test_every_variable_of_fwknopd_is_known():

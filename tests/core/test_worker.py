@@ -8,7 +8,7 @@ SSH = (("tcp", 22),)
 
 
 def grant(number, until=2000000000, source="192.0.2.7"):
-    return Grant(number, source, SSH, 1700000000, until, "alice", None)
+    return Grant(number, source, SSH, 1700000000, until, "alice", None, "0.0.0.0", source)
 
 
 class Device:
@@ -55,7 +55,7 @@ def driven(device, body):
     log.sink = lambda level, text: None
     worker._FIRST_PAUSE = worker._LONGEST_PAUSE = 0.002
     try:
-        one = worker.Worker("device", device, lambda who, number: confirmed.append(number))
+        one = worker.Worker("device", device, lambda who, number: confirmed.append(number), lambda who, grant: None)
         scheduler.run_until(body(one))
     finally:
         log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE = kept

@@ -67,7 +67,7 @@ def place():
 
 
 def grant(number=1, source="192.0.2.7", openings=(("tcp", 22),)):
-    return Grant(number, source, openings, 1700000000, 1700000030, "alice", None)
+    return Grant(number, source, openings, 1700000000, 1700000030, "alice", None, "0.0.0.0", source)
 
 
 def names(members):

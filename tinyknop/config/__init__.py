@@ -36,7 +36,7 @@ def is_access(path):
 
 def fwknop(entries, path, access_file=None, warn=None):
     """Returns (Settings, [Stanza, ...]) of fwknopd.conf's entries and of the access files that they name."""
-    settings = Settings([("FWKNOP_RUN_DIR", RUN_DIR, path)] + entries, warn, False).outfit(path)
+    settings = fwknop_settings(entries, path, warn)
     reader = access.Reader(warn)
     where = path
     if access_file is None and settings.access_folder:
@@ -49,6 +49,11 @@ def fwknop(entries, path, access_file=None, warn=None):
     return finish(settings, stanzas, where)
 
 
+def fwknop_settings(entries, path, warn=None):
+    """Returns the Settings of fwknopd.conf's entries alone."""
+    return Settings([("FWKNOP_RUN_DIR", RUN_DIR, path)] + entries, warn, False).outfit(path)
+
+
 def finish(settings, stanzas, where):
     """Numbers and completes stanzas; raises ConfigError where they and the settings do not go together."""
     if not stanzas:
@@ -59,7 +64,29 @@ def finish(settings, stanzas, where):
         if stanza.name is None:
             stanza.name = "#%d" % stanza.number
     settings.fits(stanzas)
+    for stanza in stanzas:
+        able(stanza, settings)
     return settings, stanzas
+
+
+def able(stanza, settings):
+    """Raises ConfigError where this machine cannot run or open what a stanza allows."""
+    if stanza.gpg is not None and stanza.gpg.home != settings.gpg_home and not is_directory(stanza.gpg.home):
+        raise ConfigError(stanza.where, "GPG_HOME_DIR: %s is not a directory: check the path" % stanza.gpg.home[:80])
+    if stanza.cmd_exec or stanza.gpg is not None:
+        try:
+            execute = __import__("tinyknop.host.execute", None, None, ("check",))
+        except ImportError:
+            raise ConfigError(stanza.where, "commands and GPG need CPython: take ENABLE_CMD_EXEC and GPG_* out")
+        execute.check(stanza, settings)
+
+
+def is_directory(path):
+    """Tells whether a directory is there."""
+    try:
+        return os.stat(path)[0] & 0o170000 == 0o040000
+    except (OSError, ValueError):
+        return False
 
 
 def keys_from(path, where=None, warn=None):

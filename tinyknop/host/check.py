@@ -46,8 +46,25 @@ def says(stanza):
         from time import gmtime, strftime
 
         lines.append("  until %s UTC, and nothing after that" % strftime("%Y-%m-%d %H:%M:%S", gmtime(stanza.expires)))
+    if stanza.gpg is not None:
+        lines.append("  by GPG messages %s" % signers(stanza.gpg))
+    if stanza.force_nat is not None:
+        lines.append("  each led inside to %s port %d" % stanza.force_nat)
+    if stanza.cycle is not None:
+        lines.append("  by running: %s" % stanza.cycle[0])
+        lines.append("  and at the end: %s" % (stanza.cycle[1] or "nothing"))
+    if stanza.cmd_exec:
+        who = "sudo, as %s" % (stanza.sudo_user or "root") if stanza.sudo else stanza.exec_user or "root"
+        lines.append("  and may run any command as %s" % who)
     lines.append("  through " + ", ".join(stanza.ports))
     return lines
+
+
+def signers(gpg):
+    """Returns whose signatures a stanza takes."""
+    if not gpg.require_sig:
+        return "of anybody, signed or not"
+    return "signed by " + ", ".join((gpg.fingerprints or ()) + (gpg.remote_ids or ()) or ("anybody in the keyring",))
 
 
 def weak(settings, stanzas):
@@ -55,8 +72,11 @@ def weak(settings, stanzas):
     lines = []
     if not settings.ageing:
         lines.append("packets of any age are taken: only the memory of digests stops a replay; leave ageing on")
+    if not settings.replay:
+        lines.append("no memory of digests: a packet can be used again while it is young; leave it on")
     for stanza in stanzas:
         keys = stanza.keys
+        lines += weak_gpg(stanza)
         if keys.hmac_key is None:
             lines.append("%s: no HMAC: every packet is decrypted unchecked; add an HMAC key" % title(stanza))
         elif len(keys.hmac_key) < SHORT_HMAC_KEY:
@@ -71,6 +91,21 @@ def weak(settings, stanzas):
             lines.append("%s: anybody with the key may open any port; list the openings" % title(stanza))
         if keys.hmac in ("md5", "sha1") and keys.hmac_key is not None:
             lines.append("%s: an HMAC of %s is dated; use sha256" % (title(stanza), keys.hmac))
+    return lines
+
+
+def weak_gpg(stanza):
+    """Returns a line for each thing about a stanza's GPG, or its commands, that is allowed and not wise."""
+    lines = []
+    gpg = stanza.gpg
+    if gpg is not None and not gpg.require_sig:
+        lines.append("%s: signatures are not looked at: whoever has the public key may knock" % title(stanza))
+    elif gpg is not None and gpg.ignore_sig:
+        lines.append("%s: signatures that do not verify are taken" % title(stanza))
+    elif gpg is not None and not gpg.fingerprints:
+        lines.append("%s: key ids can be forged; name signers by GPG_FINGERPRINT_ID" % title(stanza))
+    if stanza.cmd_exec and not stanza.sudo and stanza.exec_user in (None, "root"):
+        lines.append("%s: commands run as root; name a CMD_EXEC_USER" % title(stanza))
     return lines
 
 

@@ -5,6 +5,7 @@ import socket
 
 from tinyknop import log
 from tinyknop.errors import TinyknopError
+from tinyknop.host.tools import Tools
 
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAYS = (  # event, what is logged
@@ -30,6 +31,7 @@ class Service:
         self.stopping = False
         self.reloading = False
         self.heard = set()
+        self.status = 0
         self.woken, self.waker = socket.socketpair()
 
     def listen(self):
@@ -39,6 +41,8 @@ class Service:
         signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
         for number in NUMBERS:
             signal.signal(number, lambda number, frame: None)
+        # Whoever started us may have it ignored, and then no child could be waited for.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.loop.reader(self.woken, self.hear)
 
     def unlisten(self):
@@ -78,13 +82,20 @@ class Service:
             self.reloading = True
             self.loop.spawn(self.reload())
 
+    def over(self, reason, status):
+        """Ends the daemon for a reason of its own: a capture that is through, or can go no further."""
+        if not self.stopping:
+            (log.error if status else log.info)("%s", reason)
+            self.status = status
+            self.stopping = True
+            self.loop.spawn(self.stop())
+
     async def reload(self):
         """Takes the configuration anew; keeps the old one where the new one is broken, and says so."""
         try:
             settings, stanzas = self.reread()
-            done = self.daemon.reload(settings, stanzas)
-            if done is not None:
-                await done
+            await self.daemon.reload(settings, stanzas)
+            self.daemon.tools.take(settings)
             self.say("read", stanzas)
         except (TinyknopError, OSError) as error:
             log.error("%s; the old configuration stays", error)
@@ -104,18 +115,20 @@ def counted(stanzas):
     return "%d stanza%s" % (len(stanzas), "" if len(stanzas) == 1 else "s")
 
 
-def run(settings, stanzas, reread, says=(), ready=None):
+def run(settings, stanzas, reread, says=(), ready=None, words=None, limit=0):
     """Runs a daemon until TERM or INT; HUP takes what `reread` returns. Returns the exit status.
 
-    `says` replaces lines of SAYS; `ready` is called once knocks are heard. Raises TinyknopError or OSError where the
-    daemon cannot start.
+    `says` replaces lines of SAYS, `words` the daemon's Says; `ready` is called once knocks are heard; `limit` is the
+    number of packets after which it ends, 0 for never. Raises TinyknopError or OSError where it cannot start.
     """
     from tinyknop.daemon import Daemon
     from tinyknop.loop import Loop
 
     loop = Loop()
-    daemon = Daemon(settings, stanzas, loop)
+    daemon = Daemon(settings, stanzas, loop, words, Tools(settings))
     service = Service(daemon, loop, reread, says)
+    daemon.over = service.over
+    daemon.limit = limit
     service.listen()
     try:
         loop.run_until(daemon.start())
@@ -128,4 +141,4 @@ def run(settings, stanzas, reread, says=(), ready=None):
         service.say("end")
     finally:
         service.unlisten()
-    return 0
+    return service.status

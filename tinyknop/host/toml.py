@@ -239,7 +239,7 @@ def load(path):
         entries = [(native(name), text, where) for name, text, where in document.entries("stanza", number)]
         stanza = Stanza(entries, document.where("stanza", number))
         stanza.number = number + 1
-        for name in stanza.ports:
+        for name in () if stanza.cycle else stanza.ports:
             if name not in settings.ports:
                 where = document.where("stanza", number, "ports")
                 remedy = meant(name, list(settings.ports)) or "; add [port.%s] with its kind" % name
