@@ -15,15 +15,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 LAYERS = (
     ("errors", "compat", "log"),
     ("crypto", "net", "netlink"),
+    ("keywords", "nft", "web"),
     ("spa", "seal", "stanza", "settings"),
     ("config", "gate", "replay", "grants", "lines"),
-    ("journal", "loop", "capture", "console", "watch"),
-    ("ports", "worker", "control"),
+    ("journal", "loop", "child", "capture", "console", "watch"),
+    ("ports", "worker", "control", "says"),
+    ("keeper",),
     ("daemon", "client"),
     ("host", "__main__"),
 )
 FOR_PORTS = {"errors", "compat", "log", "console", "net", "netlink"}
-FOR_CARRIERS = FOR_PORTS | {"loop"}
+FOR_CARRIERS = FOR_PORTS | {"loop", "child", "nft"}
 SANS_IO = ("spa", "seal", "stanza", "gate", "grants", "netlink")
 OUTSIDE_WORLD = {"socket", "select", "time", "os", "io", "termios", "subprocess", "threading"}
 CLOCK_AND_DISK = {"monotonic", "wall", "fsync", "boot_id"}

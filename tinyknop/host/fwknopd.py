@@ -21,19 +21,19 @@ OPTIONS = (
     ("A", "afl-fuzzing", ""),
     ("", "afl-pkt-file=", ""),
     ("c:", "config-file=", "Use this configuration file (%s)" % CONFIG),
-    ("C:", "packet-limit=", ""),
+    ("C:", "packet-limit=", "End after so many packets"),
     ("d:", "digest-file=", "Keep the digests of packets seen here"),
-    ("D", "dump-config", ""),
-    ("", "dump-serv-err-codes", ""),
+    ("D", "dump-config", "Print the configuration, then end"),
+    ("", "dump-serv-err-codes", "Print fwknopd's error codes, then end"),
     ("", "exit-parse-config", "Read the configuration, then end"),
-    ("", "exit-parse-digest-cache", ""),
+    ("", "exit-parse-digest-cache", "Read the configuration and the digest cache, then end"),
     ("f", "foreground", "Stay in the foreground and log to stderr"),
     ("", "fault-injection-tag=", ""),
-    ("", "fw-list", ""),
-    ("", "fw-list-all", ""),
-    ("", "fw-flush", ""),
-    ("", "gpg-home-dir=", ""),
-    ("", "gpg-exe=", ""),
+    ("", "fw-list", "Print the rules of our chains, then end"),
+    ("", "fw-list-all", "Print every rule of the tables in use, then end"),
+    ("", "fw-flush", "Remove our chains, then end"),
+    ("", "gpg-home-dir=", "The keyring of GPG stanzas"),
+    ("", "gpg-exe=", "The gpg to run"),
     ("h", "help", "Print this and end"),
     ("i:", "interface=", "Listen on this interface"),
     ("", "key-gen", "Print a fresh pair of keys, then end"),
@@ -42,20 +42,20 @@ OPTIONS = (
     ("", "hmac-key-len=", "Bytes of the HMAC key"),
     ("", "hmac-digest-type=", "The HMAC that the key is for"),
     ("K", "kill", "End the running daemon"),
-    ("l:", "locale=", ""),
-    ("n", "nfq-capture", ""),
+    ("l:", "locale=", "Set this locale"),
+    ("n", "nfq-capture", "Listen by NFQUEUE"),
     ("", "no-ipt-check-support", "Taken; rules are looked up so that no probe is needed"),
-    ("", "no-firewd-check-support", ""),
+    ("", "no-firewd-check-support", "Taken; rules are looked up so that no probe is needed"),
     ("O:", "override-config=", "Read these files, with commas between them, after the configuration"),
     ("p:", "pid-file=", "Use this pid file"),
-    ("P:", "pcap-filter=", "Listen to this port: \"udp port 62201\""),
-    ("", "pcap-file=", ""),
-    ("", "pcap-any-direction", ""),
+    ("P:", "pcap-filter=", "Listen to what this filter lets through"),
+    ("", "pcap-file=", "Take the packets of this capture file, then end"),
+    ("", "pcap-any-direction", "Take packets that this machine sends, too"),
     ("", "rotate-digest-cache", "Set the old digests aside at the start"),
     ("r:", "run-dir=", "Keep what has to be remembered in this directory"),
     ("R", "restart", "Make the running daemon read its configuration anew"),
     ("S", "status", "Tell whether a daemon runs"),
-    ("", "sudo-exe=", ""),
+    ("", "sudo-exe=", "The sudo to run"),
     ("t", "test", "Judge packets, open nothing"),
     ("U", "udp-server", "Listen on a UDP socket"),
     ("v", "verbose", "Log more; may be repeated"),
@@ -70,10 +70,20 @@ OVERRIDES = (  # option, the variable that it sets
     ("run-dir", "FWKNOP_RUN_DIR"),
     ("access-file", "ACCESS_FILE"),
     ("access-folder", "ACCESS_FOLDER"),
+    ("gpg-home-dir", "GPG_HOME_DIR"),
+    ("gpg-exe", "GPG_EXE"),
+    ("sudo-exe", "SUDO_EXE"),
+    ("locale", "LOCALE"),
+    ("pcap-file", "PCAP_FILE"),
 )
-PATHS = ("access-file", "access-folder", "config-file", "digest-file", "pid-file", "run-dir")
+SWITCHES = (  # option, the variable that it switches on
+    ("udp-server", "ENABLE_UDP_SERVER"),
+    ("nfq-capture", "ENABLE_NFQ_CAPTURE"),
+    ("pcap-any-direction", "ENABLE_PCAP_ANY_DIRECTION"),
+)
+PATHS = "access-file access-folder config-file digest-file pid-file run-dir gpg-home-dir gpg-exe sudo-exe pcap-file"
 CONTROLS = (
-    ("dump-config", pidfile.status),
+    ("dump-config", None),
     ("kill", pidfile.kill),
     ("restart", pidfile.restart),
     ("status", pidfile.status),
@@ -108,7 +118,7 @@ def words_of(words):
             options[name] = value
         else:
             options[name] = int(options.get(name, 0)) + 1
-    for name in PATHS:  # once a daemon, we leave this directory
+    for name in PATHS.split():  # once a daemon, we leave this directory
         if name in options:
             options[name] = os.path.abspath(options[name])
     return options
@@ -120,24 +130,36 @@ def usage():
     for short, name, text in OPTIONS:
         shown = "--" + name.replace("=", " ARG")
         shown = " %s%s" % ("-%s, " % short[0] if short else "    ", shown)
-        lines.append("%-34s %s" % (shown, text or "(not supported yet)"))
+        lines.append("%-34s %s" % (shown, text or "(only in test builds of fwknopd)"))
     return "\n".join(lines)
+
+
+# Option -> kind of file that must be there, whether its owner must be able to run it.
+FILES = (
+    ("access-file", "regular file", stat.S_ISREG, False),
+    ("access-folder", "directory", stat.S_ISDIR, False),
+    ("gpg-home-dir", "directory", stat.S_ISDIR, False),
+    ("gpg-exe", "program", stat.S_ISREG, True),
+    ("sudo-exe", "program", stat.S_ISREG, True),
+)
 
 
 def refuse(options):
     """Raises ConfigError for options that cannot be honoured."""
     for _, name, text in OPTIONS:
         if name.rstrip("=") in options and not text:
-            raise ConfigError("fwknopd", "--%s: not supported yet: leave it out" % name.rstrip("="))
-    for name, kind in (("access-file", stat.S_ISREG), ("access-folder", stat.S_ISDIR)):
+            raise ConfigError("fwknopd", "--%s: there only in test builds of fwknopd: leave it out" % name.rstrip("="))
+    for name, what, kind, runs in FILES:
         if name in options:
             try:
-                fits = kind(os.lstat(options[name]).st_mode)
+                mode = os.stat(options[name]).st_mode if runs else os.lstat(options[name]).st_mode
+                fits = kind(mode) and (not runs or mode & stat.S_IXUSR)
             except (OSError, ValueError):
                 fits = False
             if not fits:
-                what = "regular file" if kind is stat.S_ISREG else "directory"
                 raise ConfigError("--" + name, "[*] %s: no such %s: check the path" % (options[name], what))
+    if "packet-limit" in options and not options["packet-limit"].isdigit():
+        raise ConfigError("--packet-limit", "%s: write a number of packets" % options["packet-limit"])
 
 
 def entries(options, warn):
@@ -151,8 +173,7 @@ def entries(options, warn):
     if "access-file" in options and "access-folder" not in options:
         found = [entry for entry in found if entry[0] != "ACCESS_FOLDER"]
     found += [(variable, options[name], "--" + name) for name, variable in OVERRIDES if name in options]
-    if "udp-server" in options:
-        found.append(("ENABLE_UDP_SERVER", "Y", "--udp-server"))
+    found += [(variable, "Y", "--" + name) for name, variable in SWITCHES if name in options]
     return found, path
 
 
@@ -244,7 +265,6 @@ def daemonize():
         os._exit(0 if said else 1)
     os.close(heard)
     os.setsid()
-    os.umask(0o077)
     return ready
 
 
@@ -261,31 +281,47 @@ def detach(ready):
 
 def serve(options, settings, stanzas):
     """Runs the daemon, in the foreground or not; returns the exit status."""
+    from tinyknop.host.phrases import Phrases
     from tinyknop.host.run import run
 
     ready = None if "foreground" in options else daemonize()
     held = pidfile.take(settings.pid_file)
     if "rotate-digest-cache" in options and os.path.exists(settings.digest_file):
         os.replace(settings.digest_file, settings.digest_file + "-old")
-    if ready is not None:
+    if ready is not None or "syslog-enable" in options:
         to_syslog(settings, plain)
-    elif "syslog-enable" in options:
-        to_syslog(settings, plain)
-    capture = settings.captures[0]
-    if settings.udp_server:
-        log.info("Kicking off UDP server to listen on port %s.", capture["port"])
-    else:
-        log.info("Sniffing interface: %s", settings.interface)
-        log.info("PCAP filter is: 'udp port %s'", capture["port"])
+    announce(settings)
+    words = Phrases()
+    words.take(settings, stanzas)
 
     def detached():
         if ready is not None:
             detach(ready)
             to_syslog(settings)
 
-    status = run(settings, stanzas, lambda: read(options, log.warning), SAYS, detached)
+    def reread():
+        found = read(options, log.warning)
+        words.take(*found)
+        return found
+
+    status = run(settings, stanzas, reread, SAYS, detached, words, int(options.get("packet-limit", 0)))
     held.close()
     return status
+
+
+def announce(settings):
+    """Logs how knocks will come in, and what they open."""
+    capture = settings.captures[0]
+    if capture["kind"] == "udp":
+        log.info("Kicking off UDP server to listen on port %s.", capture["port"])
+    elif capture["kind"] == "packet":
+        log.info("Sniffing interface: %s", settings.interface)
+        log.info("PCAP filter is: '%s'", settings.filter)
+    else:
+        log.info("Listening by %s", capture["kind"])
+    for other in settings.captures[1:]:
+        log.info("Kicking off TCP server to listen on port %s.", other["port"])
+    log.info("Using %s", settings.firewall or "nftables, by the kernel's own interface")
 
 
 def control(options):
@@ -295,13 +331,22 @@ def control(options):
         text = "The -D, -K, -R, and -S options are mutually exclusive.  Pick only one."
         print(text, file=sys.stderr)
         return 1
-    from tinyknop.settings import RUN_DIR, Settings
-
-    found, path = entries(options, lambda text: None)
-    settings = Settings([("FWKNOP_RUN_DIR", RUN_DIR, path)] + found, lambda text: None, False)
+    if asked[0][1] is None:
+        return show(options)
+    settings = config.fwknop_settings(*entries(options, lambda text: None), lambda text: None)
     status, line = asked[0][1](settings.pid_file)
     print(line, file=sys.stderr if status else sys.stdout)
     return status
+
+
+def show(options):
+    """Prints the configuration."""
+    from tinyknop.host import dump
+
+    settings, stanzas = read(options, log.warning)
+    path = options.get("config-file", CONFIG)
+    print("\n".join(dump.config(settings, path, options.get("override-config")) + dump.access(stanzas)))
+    return 0
 
 
 def act(options):
@@ -316,16 +361,50 @@ def act(options):
         return 0
     if sum(name in options for name, _ in CONTROLS) > 1:
         return control(options)
+    if "dump-serv-err-codes" in options:
+        from tinyknop.host.dump import error_codes
+
+        print(error_codes())
+        return 0
     refuse(options)
     if any(name in options for name, _ in CONTROLS):
         return control(options)
+    return start(options)
+
+
+def set_locale(name):
+    """Sets the locale; fwknopd only logs that it cannot."""
+    import locale
+
+    try:
+        locale.setlocale(locale.LC_ALL, name)
+    except locale.Error as error:
+        log.warning("LOCALE %s: %s", name, error)
+
+
+def start(options):
+    """Reads the configuration, then lists, flushes, ends or serves, as the options say; returns the exit status."""
+    if {"fw-list", "fw-list-all", "fw-flush"} & set(options):
+        from tinyknop.host import firewall
+
+        return firewall.act(config.fwknop_settings(*entries(options, log.warning), log.warning), options)
     settings, stanzas = read(options, log.warning)
-    if settings.verbose + options.get("verbose", 0):
-        log.threshold = 0
+    verbosity = settings.verbose + options.get("verbose", 0)
+    log.threshold = 0 if verbosity else log.threshold
+    if settings.locale and not settings.locale.startswith("NONE"):
+        set_locale(settings.locale)
     if "exit-parse-config" in options:
         log.info("Configs parsed, exiting.")
         return 0
     prepare(settings)
+    if "exit-parse-digest-cache" in options:
+        from tinyknop.replay import Replay
+
+        Replay(settings.digest_file, settings.ageing, settings.max_age).read()
+        log.info("Digest cache parsed, exiting.")
+        return 0
+    if verbosity >= 2 and "foreground" in options:
+        show(options)
     return serve(options, settings, stanzas)
 
 

@@ -1,0 +1,76 @@
+"""`tinyknop fwknopd --fw-list`, `--fw-list-all` and `--fw-flush`: looks at what a daemon made, or removes it."""
+
+import subprocess
+
+import tinyknop.ports as ports
+from tinyknop import log
+from tinyknop.errors import PortError
+from tinyknop.loop import Loop
+from tinyknop.settings import CHAINS
+
+# Kind of port -> what lists what it holds; the words in braces are options of the port.
+LISTINGS = {
+    "ipset": (("ipset", "list"),),
+    "nftables": (("nft", "list", "ruleset"),),
+    "pf": (("{binary}", "-a", "{anchor}", "-s", "rules"),),
+    "ipfw": (("{binary}", "-d", "list"),),
+}
+
+
+def act(settings, options):
+    """Lists or flushes, as the options say; returns the exit status."""
+    table = settings.ports["firewall"]
+    if "fw-flush" in options:
+        print("Deleting any existing firewall rules...")
+        return flush(table)
+    chained = table["kind"] in ("iptables", "firewalld")
+    if "fw-list-all" in options:
+        print("Listing all iptables rules in applicable tables...", flush=True)
+        lines = [words(table, chain, "-v", "-n", "-L", "--line-numbers") for chain in chains(table)]
+    else:
+        print("Listing rules in fwknopd iptables chains...", flush=True)
+        lines = [words(table, chain, "-L", chain[4], "--line-numbers", "-n") for chain in chains(table)]
+    if not chained:
+        lines = [[word.format(**table) for word in argv] for argv in LISTINGS[table["kind"]]]
+    for argv in lines:
+        print(flush=True)
+        run(argv)
+        if chained and "fw-list" in options:
+            run([argv[0].replace("iptables", "ip6tables"), *argv[1:]], quiet=True)
+    return 0
+
+
+def run(argv, quiet=False):
+    """Runs a listing; `quiet` where what it names need not be there."""
+    try:
+        subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL if quiet else None)
+    except OSError as error:
+        log.error("%s: %s", argv[0], error.strerror)
+
+
+def chains(table):
+    """Returns the fields of the chains that are in use."""
+    specs = [table[option] for _, option, _ in CHAINS if table.get(option)]
+    return [[field.strip() for field in spec.split(",")] for spec in specs]
+
+
+def words(table, chain, *rest):
+    """Returns the words of one iptables command, as firewalld wants to hear it where it is in charge."""
+    binary = [table["binary"]]
+    if table["kind"] == "firewalld":
+        binary += ["--direct", "--passthrough", "ipv4"]
+    return [*binary, "-t", chain[1], *rest]
+
+
+def flush(table):
+    """Removes what a daemon made; returns the exit status."""
+    options = dict(table)
+    if "flush_at_exit" in options:
+        options["flush_at_exit"] = "Y"
+    port = ports.make("firewall", options, {})
+    try:
+        Loop().run_until(port.stop(True))
+    except PortError as error:
+        log.error("%s", error)
+        return 1
+    return 0

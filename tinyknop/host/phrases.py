@@ -1,0 +1,183 @@
+"""What scripts look for in fwknopd's log (docs/fwknopd.md section 10.4): the daemon's events in its words."""
+
+import time
+
+from tinyknop import crypto, log, net, spa
+from tinyknop.gate import within
+from tinyknop.says import Says, openings
+
+BURST = 40  # lines about junk in a second; a flood must not fill a disk
+DECODE = "Error creating fko context: Decryption failed or decrypted data is invalid"
+FORMAT = "preprocess_spa_data() returned error %d for incoming packet."
+SAID = {  # stage -> level, text after the stanza
+    "decrypt": ("warning", DECODE),
+    "openings": ("warning", "One or more requested protocol/ports was denied per access.conf."),
+    "address": ("warning", "Got 0.0.0.0 when valid source IP was required."),
+    "full": ("warning", "Could not add digest to replay cache"),
+}
+# Message types -> what a stanza says that does not allow them.
+DISABLED = {
+    spa.COMMAND: "SPA Command messages are not allowed in the current configuration.",
+    spa.ACCESS: "--test mode enabled, skipping firewall manipulation.",
+    spa.ACCESS_TIMEOUT: "--test mode enabled, skipping firewall manipulation.",
+}
+
+
+class Phrases(Says):
+    """fwknopd's words. `take` is called with the settings and stanzas in force, whenever those change."""
+
+    def __init__(self):
+        self.chains = {}
+        self.stanzas = []
+        self.rules = {}  # chain -> [(source, what), ...] in the order in which they stand there
+        self.expired = set()  # numbers of stanzas whose end was said
+        self.second = self.lines = 0
+
+    def take(self, settings, stanzas):
+        """Goes by this configuration from now on."""
+        self.settings, self.stanzas = settings, stanzas
+        names = ("chain", "output_chain", "forward_chain", "dnat_chain", "snat_chain", "masquerade_chain")
+        self.chains = {name: getattr(settings, name).split(",")[4].strip() for name in names}
+
+    def refused(self, decision, datagram):
+        """Says why a packet was refused."""
+        stage, stanza = decision.stage, decision.stanza
+        source = net.printed(datagram.source)
+        if stage in ("size", "prefix", "charset", "http"):
+            log.debug(FORMAT, 4096 if stage == "prefix" else 4098)
+        elif stage == "source":
+            self._junk("No access data found for source IP: %s" % source)
+        elif stage == "replay" and stanza is None:
+            self._candidate(source, None)
+            log.warning("%s", self._replayed(datagram, source))
+        elif stanza is None:
+            self._searched(decision, datagram, source)
+        else:
+            self._candidate(source, stanza)
+            level, text = self._reason(decision, source)
+            getattr(log, level)("[%s] (stanza #%d) %s", source, stanza.number, text)
+
+    def opened(self, grant, stanza, datagram):
+        """Says that a stanza took a packet; what it opens is said once the firewall did it."""
+        self._candidate(net.printed(datagram.source), stanza)
+
+    def commanded(self, command, stanza, datagram):
+        """Says that a stanza took a command message; what is run is said where it is run."""
+        self._candidate(net.printed(datagram.source), stanza)
+
+    def closing(self, grant):
+        """Says nothing: the rule's end is said once the firewall did it."""
+
+    def added(self, worker, grant):
+        """Says which rules were added."""
+        if hasattr(worker.port, "blind"):
+            return
+        for kind, chain, what in self._rules(grant):
+            standing = self.rules.setdefault(chain, [])
+            if (grant.source, what) in standing:
+                standing.remove((grant.source, what))
+            standing.insert(0 if self.settings.prepend else len(standing), (grant.source, what))
+            text = "Added %s rule to %s for %s -> %s %s, expires at %d"
+            log.info(text, kind, chain, grant.source, self._to(grant), what, grant.until)
+
+    def removed(self, worker, grant):
+        """Says which rules were removed."""
+        if hasattr(worker.port, "blind"):
+            return
+        for _, chain, what in self._rules(grant):
+            standing = self.rules.get(chain, [])
+            if (grant.source, what) in standing:
+                number = standing.index((grant.source, what)) + 1
+                standing.pop(number - 1)
+                log.info("Removed rule %d from %s with expire time of %d", number, chain, grant.until)
+
+    def _rules(self, grant):
+        """Yields (kind, chain, ports) of the rules that a grant has (docs/fwknopd.md section 5.3)."""
+        nat, chains = grant.nat, self.chains
+        ports = openings(grant)
+        if nat is None:
+            for opening in ports.split(","):
+                yield "access", chains["chain"], opening
+                if self.settings.output:
+                    yield "OUTPUT", chains["output_chain"], opening
+            return
+        every = " ALL" if nat.every else ""
+        shown = "*/*" if nat.every else ports
+        if nat.local:
+            yield "local NAT", chains["chain"], ports
+        else:
+            yield "FORWARD" + every, chains["forward_chain"], shown
+        if nat.dnat:
+            yield "DNAT" + every, chains["dnat_chain"], shown
+        if nat.snat:
+            yield "SNAT" + every, chains["masquerade_chain" if nat.snat == "masquerade" else "snat_chain"], shown
+
+    def _to(self, grant):
+        return grant.destination if self.settings.destination_rule else "0.0.0.0/0"
+
+    def _candidate(self, source, stanza):
+        number = stanza.number if stanza is not None else 1
+        log.info("(stanza #%d) SPA Packet from IP: %s received with access source match", number, source)
+
+    def _searched(self, decision, datagram, source):
+        """Says what became of a packet that no stanza could read."""
+        for stanza in self.stanzas:
+            if decision.stage == "expired" and stanza.expires is not None and stanza.number not in self.expired:
+                self.expired.add(stanza.number)
+                log.info("[%s] (stanza #%d) Access stanza has expired", source, stanza.number)
+            if decision.stage == "destination" or not within(stanza.source, datagram.source):
+                log.debug("(stanza #%d) filtered by SOURCE and/or DESTINATION criteria", stanza.number)
+            elif decision.stage in ("hmac", "length") and not self._spoken():
+                self._candidate(source, stanza)
+                self._junk("[%s] (stanza #%d) %s" % (source, stanza.number, _unread(decision, datagram)))
+
+    def _reason(self, decision, source):
+        """Returns (level, text) for a packet that a stanza could read and refused."""
+        stage, packet, stanza = decision.stage, decision.packet, decision.stanza
+        if stage == "age":
+            apart = abs(int(time.time()) - packet.timestamp)
+            return "warning", "SPA data time difference is too great (%d seconds)." % apart
+        if stage == "user":
+            text = "Username in SPA data (%s) does not match required username: %s"
+            return "warning", text % (packet.username, stanza.require_user)
+        if stage == "disabled":
+            nat = "SPA packet from %s requested NAT access, but is not enabled/supported" % source
+            return "warning", DISABLED.get(packet.message_type, nat)
+        if stage == "signature":
+            return "warning", "Incoming SPA packet %s." % decision.reason
+        if stage == "length":
+            return "error", "No stanza encryption mode match for encryption type: 1."
+        if packet is None and stage not in SAID:
+            return SAID["decrypt"]
+        return SAID.get(stage, ("warning", decision.reason))
+
+    def _replayed(self, datagram, source):
+        entry = self.replay.entry(crypto.digest("sha256", datagram.payload)) or ""
+        text = "Replay detected from source IP: %s, Destination proto/port: %d/%d"
+        text = text % (source, datagram.proto, datagram.dport)
+        words = entry.split()
+        if len(words) == 6:
+            created = time.strftime("%m/%d/%y %H:%M:%S", time.localtime(int(words[5])))
+            more = ", Original source IP: %s, Original dst proto/port: %s/%s, Entry created: %s"
+            text += more % (words[1], words[0], words[4], created)
+        return text
+
+    def _junk(self, text):
+        if not self._spoken():
+            self.lines += 1
+            log.warning("%s", text)
+
+    def _spoken(self):
+        """Tells whether enough was said about junk in this second."""
+        now = int(time.monotonic())
+        if now != self.second:
+            self.second, self.lines = now, 0
+        return self.lines >= BURST
+
+
+def _unread(decision, datagram):
+    if decision.stage == "hmac":
+        # 2.6.11's words, and 2.6.10's behind them.
+        older = "Error creating fko context: Args contain invalid data: FKO_ERROR_INVALID_DATA_HMAC_COMPAREFAIL"
+        return "Non-corresponding HMAC for this stanza (%s)" % older
+    return "No stanza encryption mode match for encryption type: %d." % (1 + (len(datagram.payload) >= 400))
