@@ -13,6 +13,8 @@ def make(name: str, options: dict, carriers: dict) -> "Port":  # noqa: F821 (eac
     """Builds the port of a [port.NAME] table; carriers it has to make are left in `carriers`, for others to share."""
     module = _module("tinyknop.ports.", "port." + name, options)
     where = options.get("where", "port." + name)
+    if not hasattr(module, "Port"):  # what several ports share is no kind
+        raise ConfigError(where, 'port.%s: kind = "%s": no such kind' % (name, options["kind"]))
     known = module.OPTIONS
     for option in sorted(options):
         if option not in known and option not in COMMON:

@@ -43,6 +43,7 @@ def test_what_cannot_be_meant_is_refused_where_it_stands():
         ({}, "kind"),
         ({"kind": "iptable"}, "iptable"),
         ({"kind": "carriers"}, "carriers"),
+        ({"kind": "shared"}, "no such kind"),
         ({"kind": "../x"}, "no such kind"),
         ({"kind": "iptables", "colour": "red"}, "colour", "flush_at_exit"),
         ({"kind": "iptables", "via": "edge"}, "[carrier.edge]"),
