@@ -6,7 +6,7 @@ import os
 from . import compat, log
 from .loop import current, readable, sleep
 
-LONGEST_OUTPUT = 1 << 20  # bytes of a child's answer that are kept (10,000 rules)
+LONGEST_OUTPUT = 1 << 24  # bytes of a child's answer that are kept (10,000 rules)
 _PACE = 50  # ms between two reads of what nobody keeps: a flood costs no CPU, a long answer still gets to its end
 
 

@@ -3,7 +3,7 @@
 from . import capture, compat, log, net
 from .control import Door
 from .errors import Rejected, TinyknopError
-from .gate import STAGES, Decision, Gate
+from .gate import STAGES, Decision, Gate, same_family
 from .grants import Nat, replaced
 from .keeper import Keeper, bare
 from .replay import Replay
@@ -91,6 +91,8 @@ class Daemon:
                 self.over("Incoming packet count limit reached", 0)
 
     def _act(self, decision, datagram):
+        if decision.packet is not None:
+            self.says.read(decision.packet)
         if decision.stage is not None:
             self._refuse(decision, datagram)
             return
@@ -101,7 +103,7 @@ class Daemon:
                 self.says.commanded(decision.command, decision.stanza, datagram)
                 self.tools.execute(decision.command, decision.stanza)
                 self.counters["commands"] += 1
-            elif decision.grant.nat is not None and not _is_address(decision.grant.nat.host):
+            elif decision.grant.nat is not None and not net.is_address(decision.grant.nat.host):
                 self.loop.spawn(self._resolved(decision, datagram))
             else:
                 self._open(decision.grant, decision.stanza, datagram)
@@ -134,7 +136,7 @@ class Daemon:
                 raise Rejected("nat", "the inside host is a name, and names are not looked up")
             nat = list(grant.nat)
             nat[1] = await self.tools.resolve(grant.nat.host)
-            self._open(replaced(grant, nat=Nat(*nat)), decision.stanza, datagram)
+            self._open(replaced(grant, nat=same_family(grant.source, Nat(*nat))), decision.stanza, datagram)
         except Rejected as error:
             self._refuse(turned(decision, error), datagram)
 
@@ -218,10 +220,3 @@ def _over(reason, status):
 def turned(decision, error):
     """Returns a refusal in the place of a decision that could not be carried out."""
     return Decision(None, None, error.stage, error.reason, decision.stanza, decision.packet, None)
-
-
-def _is_address(host):
-    try:
-        return bool(net.packed(host))
-    except ValueError:
-        return False

@@ -227,6 +227,8 @@ class Gate:
             raise Rejected("user", "the user name is not the one that the stanza requires")
         nat = self._nat(stanza, packet)
         source, sender = net.printed(source), net.printed(datagram.source)
+        if nat is not None:
+            nat = same_family(source, nat)
         if packet.message_type == spa.COMMAND and stanza.cycle is None:
             if not stanza.cmd_exec or settings.test:
                 raise Rejected("disabled", "command messages are not allowed")
@@ -255,6 +257,16 @@ class Gate:
         snat = stanza.force_snat or ("masquerade" if stanza.masquerade else settings.snat)
         dnat = not stanza.disable_dnat and host != "0.0.0.0"
         return Nat(local, host, int(port), snat, stanza.forward_all, dnat)
+
+
+def same_family(source, nat):
+    """Returns a Nat as it can be for a source address; raises Rejected where the inside host is of the other family."""
+    six = ":" in source
+    if nat.host != "0.0.0.0" and net.is_address(nat.host) and (":" in nat.host) != six:
+        raise Rejected("nat", "an IPv%d address cannot be led to %s" % (6 if six else 4, nat.host))
+    if nat.snat not in (None, "masquerade") and (":" in nat.snat) != six:
+        nat = Nat(nat.local, nat.host, nat.port, "masquerade", nat.every, nat.dnat)
+    return nat
 
 
 def _message(payload, keys):

@@ -51,6 +51,14 @@ def packed(text):
     return _packed6(text) if ":" in text else _packed4(text)
 
 
+def is_address(text):
+    """Tells whether a text is an address, and not, say, a name."""
+    try:
+        return bool(packed(text))
+    except ValueError:
+        return False
+
+
 def printed(address):
     """Returns the canonical text of a packed address (IPv6 as RFC 5952 writes it)."""
     if len(address) == 4:

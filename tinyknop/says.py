@@ -8,6 +8,9 @@ class Says:
 
     replay = None  # the daemon's Replay store
 
+    def read(self, packet):
+        """A packet proved itself and was decoded; nothing of it is for the log."""
+
     def refused(self, decision, datagram):
         """A datagram was refused; only what proved itself, or could not be remembered, is worth a line."""
         if decision.packet is not None or decision.stage in ("full", "signature"):

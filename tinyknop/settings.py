@@ -1,7 +1,5 @@
 """Settings: the daemon's own, in one table of keywords, whatever format they came in."""
 
-import os
-
 from . import net
 from .errors import ConfigError
 from .keywords import Keywords, address, anything, number, text, yes
@@ -13,9 +11,6 @@ SWEEP = 300  # seconds
 FIREWALLS = {"iptables": "iptables", "nft": "nftables", "ipset": "ipset"}  # program -> kind of port
 FIREWALLS.update({"firewall-cmd": "firewalld", "ipfw": "ipfw", "pfctl": "pf"})
 _POLLING = "PCAP_DISPATCH_COUNT PCAP_LOOP_SLEEP UDPSERV_SELECT_TIMEOUT NFQ_LOOP_SLEEP PF_EXPIRE_INTERVAL".split()
-IPFW_OPTIONS = (
-    "start_rule max_rules active_set expire_set purge_interval check_state flush_at_init flush_at_exit".split()
-)
 
 
 def absolute(value, warn):
@@ -62,18 +57,6 @@ def kind_of(program):
     """Returns the kind of port for a firewall's program, or None."""
     base = program[program.rfind("/") + 1 :]
     return "iptables" if base.startswith("iptables") else FIREWALLS.get(base)
-
-
-def first_firewall():
-    """Returns the path of the first firewall's program that is here; "" where only the kernel itself can be told."""
-    for name in ("iptables", "nft"):
-        for folder in ("/usr/sbin/", "/sbin/", "/usr/bin/", "/bin/"):
-            try:
-                os.stat(folder + name)
-                return folder + name
-            except OSError:
-                pass
-    return ""
 
 
 def trusted(value, warn):
@@ -199,81 +182,6 @@ class Settings:
         self.ports = {}
         self.carriers = {}
 
-    def outfit(self, where):
-        """Makes the captures and the port "firewall" of fwknop's variables; returns itself."""
-        self.firewall = first_firewall() if self.firewall is None else self.firewall
-        self.kind = kind_of(self.firewall) or "nftables"
-        if self.kind == "ipfw" and self.ipfw_active_set == self.ipfw_expire_set > 0:
-            raise ConfigError(where, "IPFW_ACTIVE_SET_NUM and IPFW_EXPIRE_SET_NUM are the same: change one")
-        if self.kind in ("iptables", "firewalld") and "sweep" not in self.places:
-            self.sweep = 10  # the rules that others put into our chains have no timer of their own
-        self.captures = self._captures(where)
-        self.ports = {"firewall": self._firewall(where)}
-        return self
-
-    def _captures(self, where):
-        """Returns the tables of the captures: a file, NFQUEUE, UDP server, or else packets, and TCP beside them."""
-        if self.pcap_file:
-            table = {"kind": "pcap", "file": self.pcap_file, "filter": self.filter or "none"}
-        elif self.nfq:
-            table = {"kind": "nfqueue", "port": "%d" % self.nfq_port, "queue": "%d" % self.nfq_queue}
-            table.update({"interface": self.nfq_interface, "table": self.nfq_table, "chain": self.nfq_chain})
-            table["binary"] = self.firewall if self.kind == "iptables" else "iptables"
-        elif self.udp_server:
-            table = {"kind": "udp", "port": "%d" % self.udp_port}
-        else:
-            table = {"kind": "packet", "filter": self.filter or "none", "snap": "%d" % self.snap}
-            for name in ("promisc", "any_direction", "exit_at_down"):
-                table[name] = _letter(getattr(self, name))
-        captures = [table]
-        if table["kind"] == "packet":
-            captures = []
-            for name in self.interface.split(","):
-                captures.append(dict(table))
-                captures[-1]["interface"] = name.strip()
-        if self.tcp_server and table["kind"] == "packet":
-            # Where the owner's filter lets TCP in, the packet capture reads it, and the listener only shakes hands.
-            alone = self.filter.startswith("udp ")
-            captures.append({"kind": "tcp", "port": "%d" % self.tcp_port, "read": _letter(alone)})
-        for one in captures:
-            one["where"] = self.places.get("interface", where)
-        return captures
-
-    def _firewall(self, where):
-        table = {"kind": self.kind, "where": self.places.get("firewall", where)}
-        if self.kind == "pf":
-            table.update(
-                {"binary": self.firewall, "anchor": self.pf_anchor, "destination": _letter(self.destination_rule)}
-            )
-        elif self.kind == "ipfw":
-            table.update({"binary": self.firewall, "destination": _letter(self.destination_rule)})
-            for name in IPFW_OPTIONS:
-                value = getattr(self, "ipfw_" + name)
-                table[name] = "%d" % value if not isinstance(value, bool) else _letter(value)
-        elif self.kind in ("iptables", "firewalld"):
-            table["binary"] = self.firewall
-            table["destination"] = _letter(self.destination_rule)
-            for name in ("flush_at_init", "flush_at_exit", "prepend", "comment_check"):
-                table[name] = _letter(getattr(self, name))
-            if self.kind == "firewalld":
-                table["mode"] = "direct"
-            for _, option, _ in CHAINS:
-                table["where"] = self.places.get(option, table["where"])
-                table[option] = getattr(self, option) if self._uses(option) else ""
-        return table
-
-    def _uses(self, option):
-        """Tells whether a chain is in use."""
-        nat = self.forwarding or self.local_nat
-        return {
-            "chain": True,
-            "output_chain": self.output,
-            "forward_chain": nat,
-            "dnat_chain": nat,
-            "snat_chain": self.snat is not None,
-            "masquerade_chain": self.snat is not None,
-        }[option]
-
     def fits(self, stanzas):
         """Raises ConfigError where stanzas do not go with the settings; makes the ports of command cycles."""
         # A capture of HTTP requests has no use but this.
@@ -309,7 +217,3 @@ class Settings:
         if (stanza.force_snat or stanza.masquerade) and not port.get("snat_chain", "-"):
             # fwknopd runs a command without a chain here, logs success, and nothing is translated.
             port["snat_chain"], port["masquerade_chain"] = self.snat_chain, self.masquerade_chain
-
-
-def _letter(value):
-    return "Y" if value else "N"

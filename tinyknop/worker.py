@@ -95,8 +95,8 @@ class Worker:
                 items = await self._queue.get()
             try:
                 if self.failure is None and None not in items:
-                    for item in items:
-                        await self._say(item)
+                    for some in self._batches(items):
+                        await self._say(some)
                 else:
                     if not self._blind:
                         items, self._queue.items = items + self._queue.items, []
@@ -113,24 +113,39 @@ class Worker:
                 log.error("%s: %s", self.port.describe(), compat.trace(error))
                 self._failed(PortError(self.port.describe(), str(error)))
 
-    async def _say(self, item):
-        grant, closing = item
-        if grant is not None:
+    def _batches(self, items):
+        """Yields items as they are to be said: closes that follow one another together, where the port can do that."""
+        many = []
+        for item in items:
+            if item[1] is None or not getattr(self.port, "batches", False):
+                if many:
+                    yield many
+                many = []
+                yield [item]
+            else:
+                many.append(item)
+        if many:
+            yield many
+
+    async def _say(self, items):
+        """Says one opening, or one or more closes."""
+        grant, closing = items[0]
+        if closing is None:
             left = seconds_left(grant, compat.wall())
-            if closing is not None:
-                if not await self._ended(grant, closing):
-                    return
-            elif left >= 0:  # 0: a part of its last second is left, and the timer ends it on time
+            if left >= 0:  # 0: a part of its last second is left, and the timer ends it on time
                 await self.port.open(grant, max(left, 1))
                 self._opened(self, grant)
                 self._renew(left)
-        if closing is not None:
-            self._confirm(closing)
+            return
+        held = [grant for grant, _ in items if grant is not None]
+        if not held or await self._ended(held, closing):
+            for _, number in items:
+                self._confirm(number)
 
-    async def _ended(self, grant, number):
-        """Closes a grant; tells whether that was confirmed. What fails on a blind port is tried again later."""
+    async def _ended(self, grants, number):
+        """Closes grants; tells whether that was confirmed. What fails on a blind port is tried again later."""
         try:
-            await self.port.close(grant)
+            await self.port.close(*grants)
         except Exception as error:  # whatever it is, nobody else would say the close again
             if not self._blind:
                 raise
@@ -138,9 +153,9 @@ class Worker:
             if tries < _TRIES:
                 log.error("%s; trying again", error)
                 pause = min(_FIRST_PAUSE << tries, _LONGEST_PAUSE)
-                loop.current().at(compat.monotonic() + pause * 1000, lambda: self._queue.put((grant, number)))
+                loop.current().at(compat.monotonic() + pause * 1000, lambda: self._queue.put((grants[0], number)))
             else:
-                log.error("%s; tried %d times, so the close of %s stays owed", error, tries, grant.source)
+                log.error("%s; tried %d times, so the close of %s stays owed", error, tries, grants[0].source)
             return False
         self._tries.pop(number, None)
         return True
@@ -164,7 +179,8 @@ class Worker:
         owed = list(self._owed)
         now = compat.wall()
         live = [(grant, seconds_left(grant, now)) for grant in self.book.live()]
-        await self.port.sync([pair for pair in live if pair[1] > 0])
+        # 0 seconds: a part of its last second is left.
+        await self.port.sync([(grant, max(left, 1)) for grant, left in live if left >= 0])
         for number in owed:
             self._confirm(number)
         self._renew(max([pair[1] for pair in live] or [0]))

@@ -1,5 +1,6 @@
 """Settings: fwknopd.conf's variables, their ranges, and the captures and ports that they make."""
 
+from tinyknop.config.outfit import outfit
 from tinyknop.errors import ConfigError
 from tinyknop.settings import KEYWORDS, Settings
 
@@ -62,16 +63,16 @@ def test_ranges_are_fwknopds():
 
 
 def test_the_capture_is_made_of_interface_and_filter():
-    settings = made(("PCAP_INTF", "eth1"), ("PCAP_FILTER", "udp port 1234"), ("EXIT_AT_INTF_DOWN", "N")).outfit("f")
+    settings = outfit(made(("PCAP_INTF", "eth1"), ("PCAP_FILTER", "udp port 1234"), ("EXIT_AT_INTF_DOWN", "N")), "f")
     wanted = {"kind": "packet", "interface": "eth1", "filter": "udp port 1234", "promisc": "N", "where": "f:1"}
     wanted.update({"any_direction": "N", "exit_at_down": "N", "snap": "1500"})
     assert settings.captures == [wanted]
 
 
 def test_a_file_or_the_udp_server_takes_the_place_of_the_capture():
-    settings = made(("ENABLE_UDP_SERVER", "Y"), ("UDPSERV_PORT", "5000")).outfit("f")
+    settings = outfit(made(("ENABLE_UDP_SERVER", "Y"), ("UDPSERV_PORT", "5000")), "f")
     assert settings.captures == [{"kind": "udp", "port": "5000", "where": "f"}]
-    settings = made(("PCAP_FILE", "/x.pcap"), ("ENABLE_UDP_SERVER", "Y")).outfit("f")
+    settings = outfit(made(("PCAP_FILE", "/x.pcap"), ("ENABLE_UDP_SERVER", "Y")), "f")
     assert settings.captures[0]["kind"] == "pcap" and settings.ageing is False
     assert made(("PCAP_FILE", "/x.pcap"), ("ENABLE_SPA_PACKET_AGING", "Y")).ageing is True
     assert made().ageing is True
@@ -79,17 +80,17 @@ def test_a_file_or_the_udp_server_takes_the_place_of_the_capture():
 
 def test_the_tcp_server_reads_only_what_no_capture_would():
     for text, read in (("udp port 62201", "Y"), ("port 62201", "N")):
-        settings = made(("ENABLE_TCP_SERVER", "Y"), ("PCAP_FILTER", text)).outfit("f")
+        settings = outfit(made(("ENABLE_TCP_SERVER", "Y"), ("PCAP_FILTER", text)), "f")
         assert [one["kind"] for one in settings.captures] == ["packet", "tcp"]
         assert settings.captures[1]["read"] == read
-    settings = made(("ENABLE_TCP_SERVER", "Y"), ("ENABLE_UDP_SERVER", "Y")).outfit("f")
+    settings = outfit(made(("ENABLE_TCP_SERVER", "Y"), ("ENABLE_UDP_SERVER", "Y")), "f")
     assert [one["kind"] for one in settings.captures] == ["udp"]
 
 
 def test_the_firewalls_name_chooses_the_port():
     chain = "ACCEPT, filter, INPUT, 1, OTHER, 1"
     settings = made(("IPT_INPUT_ACCESS", chain), ("FIREWALL_EXE", "/sbin/iptables"), ("FLUSH_IPT_AT_EXIT", "N"))
-    port = settings.outfit("f").ports["firewall"]
+    port = outfit(settings, "f").ports["firewall"]
     assert (port["kind"], port["chain"], port["binary"]) == ("iptables", chain, "/sbin/iptables")
     assert (port["flush_at_init"], port["flush_at_exit"], port["prepend"]) == ("Y", "N", "N")
     for program, kind in (
@@ -100,14 +101,14 @@ def test_the_firewalls_name_chooses_the_port():
         ("/usr/sbin/nft", "nftables"),
         ("/usr/sbin/ipset", "ipset"),
     ):
-        assert made(("FIREWALL_EXE", program)).outfit("f").ports["firewall"]["kind"] == kind
+        assert outfit(made(("FIREWALL_EXE", program)), "f").ports["firewall"]["kind"] == kind
     assert "is no firewall" in refusal(("FIREWALL_EXE", "/bin/true")).reason
-    assert made().outfit("f").ports["firewall"]["kind"] in ("iptables", "nftables")
+    assert outfit(made(), "f").ports["firewall"]["kind"] in ("iptables", "nftables")
 
 
 def test_chains_are_there_when_their_switch_is_on():
     def chains(*pairs):
-        port = made(("FIREWALL_EXE", "iptables"), *pairs).outfit("f").ports["firewall"]
+        port = outfit(made(("FIREWALL_EXE", "iptables"), *pairs), "f").ports["firewall"]
         return sorted([name for name in port if name.endswith("chain") and port[name]])
 
     assert chains() == ["chain"]

@@ -6,7 +6,7 @@ import time
 from ..errors import ConfigError
 from ..settings import RUN_DIR, Settings
 from ..stanza import Stanza, days
-from . import access, compiled, fwknopd
+from . import access, compiled, fwknopd, outfit
 
 
 def load(path):
@@ -51,7 +51,7 @@ def fwknop(entries, path, access_file=None, warn=None):
 
 def fwknop_settings(entries, path, warn=None):
     """Returns the Settings of fwknopd.conf's entries alone."""
-    return Settings([("FWKNOP_RUN_DIR", RUN_DIR, path)] + entries, warn, False).outfit(path)
+    return outfit.outfit(Settings([("FWKNOP_RUN_DIR", RUN_DIR, path)] + entries, warn, False), path)
 
 
 def finish(settings, stanzas, where):

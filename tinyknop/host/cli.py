@@ -15,8 +15,9 @@ COMMANDS = (
     ("status", "tinyknop.host.status", "Shows what is open and what was refused"),
     ("demo", "tinyknop.host.demo", "Shows a knock open and close a real firewall, in namespaces of its own"),
     ("fwknopd", "tinyknop.host.fwknopd", "Stands in for fwknop's daemon, with its files and options"),
+    ("fwknop", "tinyknop.host.fwknop", "Stands in for fwknop's client, with its options and rc file"),
 )
-DROP_INS = ("fwknopd",)  # also chosen by the program's own name, so that a link of that name works
+DROP_INS = ("fwknopd", "fwknop")  # also chosen by the program's own name, so that a link of that name works
 
 
 def usage():

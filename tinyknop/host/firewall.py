@@ -67,9 +67,11 @@ def flush(table):
     options = dict(table)
     if "flush_at_exit" in options:
         options["flush_at_exit"] = "Y"
-    port = ports.make("firewall", options, {})
+    loop = Loop()
     try:
-        Loop().run_until(port.stop(True))
+        port = ports.make("firewall", options, {})
+        loop.run_until(port.start())  # finds out which families there are, and makes what it then removes
+        loop.run_until(port.stop(True))
     except PortError as error:
         log.error("%s", error)
         return 1

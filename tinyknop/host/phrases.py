@@ -38,6 +38,26 @@ class Phrases(Says):
         self.settings, self.stanzas = settings, stanzas
         names = ("chain", "output_chain", "forward_chain", "dnat_chain", "snat_chain", "masquerade_chain")
         self.chains = {name: getattr(settings, name).split(",")[4].strip() for name in names}
+        if settings.kind not in ("iptables", "firewalld"):  # no chains there
+            self.chains = {name: settings.kind for name in names}
+
+    def read(self, packet):
+        """Shows a packet's fields to somebody who looks for a fault; fwknopd's block, without the data it came in."""
+        if log.threshold > 0:
+            return
+        rows = (
+            ("Random Value", packet.rand),
+            ("Username", packet.username),
+            ("Timestamp", packet.timestamp),
+            ("FKO Version", packet.version),
+            ("Message Type", packet.message_type),
+            ("Message String", packet.message),
+            ("Nat Access", packet.nat_access or "<NULL>"),
+            ("Server Auth", packet.server_auth or "<NULL>"),
+            ("Client Timeout", packet.client_timeout),
+            ("Digest Type", packet.digest_type),
+        )
+        log.debug("SPA Field Values:\n=================\n%s", "\n".join("%15s: %s" % row for row in rows))
 
     def refused(self, decision, datagram):
         """Says why a packet was refused."""
@@ -70,7 +90,7 @@ class Phrases(Says):
 
     def added(self, worker, grant):
         """Says which rules were added."""
-        if hasattr(worker.port, "blind"):
+        if getattr(worker.port, "blind", False):
             return
         for kind, chain, what in self._rules(grant):
             standing = self.rules.setdefault(chain, [])
@@ -82,7 +102,7 @@ class Phrases(Says):
 
     def removed(self, worker, grant):
         """Says which rules were removed."""
-        if hasattr(worker.port, "blind"):
+        if getattr(worker.port, "blind", False):
             return
         for _, chain, what in self._rules(grant):
             standing = self.rules.get(chain, [])
