@@ -84,7 +84,7 @@ def verbose(text):
 
 def offset(text):
     """Returns the seconds of a time offset such as 90, 2h or -1d."""
-    found = re.match(r"(-?)([0-9]{1,8})([smhd]?)(.*)$", text, re.I)
+    found = re.fullmatch(r"(-?)([0-9]{1,8})([smhd]?)(.*)", text, re.I)
     if not found or len(found.group(2) + found.group(3)) > 8 or int(found.group(2)) > 65536:
         raise ValueError("Invalid time offset: '%s'" % text)
     seconds = int(found.group(2)) * UNITS.get(found.group(3).lower(), 1)
@@ -118,7 +118,7 @@ def base64(name):
     """Returns the reader of a key in base64; the text stays text, so that it can be stored as it came."""
 
     def read(text):
-        if not re.match(r"[A-Za-z0-9+/]*={0,2}$", text):  # never shown: it may be a key with one slip
+        if not re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", text):  # never shown: it may be a key with one slip
             raise ValueError("Base64 encoded %s argument '(not shown)' doesn't look like base64-encoded data." % name)
         size = len(text.rstrip("=")) * 3 // 4
         if not 1 <= size <= 128:

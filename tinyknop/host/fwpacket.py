@@ -62,7 +62,7 @@ def _check_addresses(request):
         if ":" in allowed:
             log.warning("[-] %s is an IPv6 address: tinyknop's server takes it, fwknopd does not", allowed)
     if request["SPOOF_SOURCE_IP"] is not None:
-        if not re.match(r"[0-9.]+$", request["SPOOF_SOURCE_IP"]):
+        if not re.fullmatch(r"[0-9.]+", request["SPOOF_SOURCE_IP"]):
             raise Refused("Invalid spoof IP")
         try:
             net.packed(request["SPOOF_SOURCE_IP"])
@@ -109,10 +109,10 @@ def nat_of(request, port):
     host, separator, text = wanted.replace(":", ",").partition(",")
     failure = "\nfwknop: " + PHRASES["nat"]
     if separator:
-        if not re.match(r"[0-9]{1,5}$", text) or not 1 <= int(text) <= 65535:
+        if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
             raise Refused("[*] Invalid port value in -N arg." + failure)
         port = text
-    if not re.match(r"[A-Za-z0-9.-]{1,%d}$" % spa.LONGEST_HOST, host):
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,%d}" % spa.LONGEST_HOST, host):
         raise Refused("[*] Invalid NAT destination '%s' for -N arg.%s" % (host, failure))
     return "%s,%s" % (host, port)
 

@@ -75,7 +75,7 @@ def proxy(request):
     host, colon, port = text.rstrip("/").rpartition(":")
     if not colon or text.endswith("]"):  # [2001:db8::1] without a port
         return text.rstrip("/").strip("[]"), request["SPA_SERVER_PORT"]
-    if not re.match("[0-9]{1,5}$", port) or not 1 <= int(port) <= 65535:
+    if not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise Refused("[-] proxy port value is invalid, must be in [1-65535]\n" + NOT_SENT)
     return host.strip("[]"), int(port)
 
