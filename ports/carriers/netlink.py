@@ -1,7 +1,8 @@
-"""netlink: takes the words of the `ipset` program to the kernel itself, without a child process.
+"""netlink: takes the words of `ipset`, `nft`, `conntrack -D` and `ss -K` to the kernel itself, without a child process.
 
-Understands `create`, `add`, `del` and `list` of hash:ip,port sets with a time-out, always with `-exist`, and nothing
-else. The kernel answers during the send, so nothing here ever waits.
+Of ipset it understands `create`, `add`, `del` and `list` of hash:ip,port sets with a time-out, always with `-exist`;
+of nft `-f -` with a script of what tinyknop/nft.py knows, one transaction each, and lists; of the two others what
+tinyknop/conntrack.py says. The kernel answers during the send, so nothing here ever waits.
 """
 
 import errno
@@ -16,6 +17,11 @@ OPTIONS = {}
 BATCH = 64  # messages per send: their answers, 36 bytes each and charged as 768, must fit a 208 KB receive buffer
 ANSWER = 1024  # a `recv` gives one answer, of 36 bytes, or of a few hundred before Linux 4.3 (no NETLINK_CAP_ACK)
 LISTING = 65536  # more than the largest part of a list that the kernel makes (32 KB)
+
+TRIES = 5  # of a transaction or a list that somebody else's came between
+_EINTR, _EBUSY, _ENFILE = 4, 16, 23  # the same on all machines; MicroPython does not name them
+_AGAIN = (errno.EAGAIN, _EINTR)  # we name no generation of the ruleset, so there is no ERESTART
+_INTERRUPTED = 16  # a list's flag: it was changed meanwhile
 
 _FAMILIES = (("inet", netlink.AF_INET), ("inet6", netlink.AF_INET6))
 
@@ -34,6 +40,21 @@ def _reason(code, name):
         if number == code:
             return text
     return "set %s: the kernel answers error %d" % (name, code)
+
+
+def _nft_reason(code):
+    known = (
+        (errno.EPERM, "not allowed; this needs CAP_NET_ADMIN (root, or AmbientCapabilities= in a systemd unit)"),
+        (errno.ENOENT, "the table, chain, set, element or kernel module is missing"),
+        (errno.EEXIST, "it is there already, and different"),
+        (_EBUSY, "it is in use, or there already and different"),
+        (_ENFILE, "the set is full, make it larger (maxelem)"),
+        (errno.EOPNOTSUPP, "this kernel has no nf_tables, or lacks a part of it"),
+    )
+    for number, text in known:
+        if number == code:
+            return text
+    return "the kernel answers error %d" % code
 
 
 def _whole(text, top):
@@ -138,27 +159,126 @@ class Carrier:
     async def start(self):
         """Opens the socket; raises PortError where the kernel has no nfnetlink."""
         if self.socket is None:
-            try:
-                self.socket = socket.socket(16, 3, 12)  # AF_NETLINK, SOCK_RAW (3 on MIPS too), NETLINK_NETFILTER
-                self.socket.bind(netlink.address(MICROPYTHON))
-            except OSError as error:
-                self.socket = None
-                raise PortError(self.name, "no netlink socket: error %d" % error.errno)
-            self.socket.setblocking(False)
-            try:
-                self.socket.setsockopt(270, 10, 1)  # NETLINK_CAP_ACK: an answer need not repeat the question
-            except OSError:  # before Linux 4.3
-                pass
+            self.socket = self._open(12)  # NETLINK_NETFILTER
+
+    def _open(self, protocol):
+        try:
+            made = socket.socket(16, 3, protocol)  # AF_NETLINK, SOCK_RAW (3 on MIPS too)
+            made.bind(netlink.address(MICROPYTHON))
+        except OSError as error:
+            raise PortError(self.name, "no netlink socket: error %d" % error.errno)
+        made.setblocking(False)
+        try:
+            made.setsockopt(270, 10, 1)  # NETLINK_CAP_ACK: an answer need not repeat the question
+        except OSError:  # before Linux 4.3
+            pass
+        return made
 
     async def stop(self):
         """Closes the socket; the next word opens it again."""
+        self._close()
+
+    def _close(self):
         if self.socket is not None:
             self.socket.close()
             self.socket = None
 
     async def say(self, *words, text=None):
-        """Tells the kernel one `ipset` command; returns what `list` prints, "" for the others."""
-        return await self.say_all([words])
+        """Tells the kernel one command, to nft with a script as `text`; returns what `list` prints, else ""."""
+        program = words[0].split("/")[-1]
+        if program not in ("nft", "conntrack", "ss"):
+            return await self.say_all([words])
+        await self.start()
+        try:
+            if program != "nft":
+                return self._cut(words)
+            if words[1:] == ("-f", "-"):
+                return self._transact([line for line in (text or "").split("\n") if line])
+            return self._list(words[1:])
+        except ValueError as error:
+            raise PortError(self.name, "%s: %s" % (program, error))
+
+    def _cut(self, words):
+        """Deletes conntrack entries, or resets connections to this machine; none to be found is no error."""
+        from tinyknop import conntrack
+
+        self.seq = (self.seq + 1) & 0x3FFFFFFF
+        if words[0] == "conntrack":
+            answers = self._converse(conntrack.entries(self.seq, words))
+        else:
+            far, port = conntrack.peer(words)
+            firewall, self.socket = self.socket, self._open(conntrack.SOCK_DIAG)
+            try:
+                answers = []
+                for family in (netlink.AF_INET6, netlink.AF_INET)[: 2 if len(far) == 4 else 1]:
+                    for kind, _, _, body in self._converse(conntrack.sockets(self.seq, family, port)):
+                        if kind == conntrack.BY_FAMILY and conntrack.far_end(body) == far:
+                            answers += self._converse(conntrack.destroy(self.seq, body))
+            finally:
+                self._close()
+                self.socket = firewall
+        codes = [netlink.error_of(body) for kind, _, _, body in answers if kind == netlink.ERROR]
+        codes = [code for code in codes if code not in (0, errno.ENOENT)]
+        if codes:
+            raise PortError(self.name, "%s: %s" % (" ".join(words), _nft_reason(codes[0])))
+        return ""
+
+    def _transact(self, lines):
+        """Sends an nft script as one transaction: all of it holds, or nothing."""
+        from tinyknop import nft
+
+        for _ in range(TRIES):
+            at = self.seq + 1
+            self.seq = (at + len(lines) + 1) & 0x3FFFFFFF
+            answers = self._converse(nft.batch(at, lines))
+            answers = [(seq, netlink.error_of(body)) for kind, _, seq, body in answers if kind == netlink.ERROR]
+            failed = [answer for answer in answers if answer[1]]
+            if not failed and (at + len(lines), 0) in answers:
+                return ""
+            if failed and failed[0][1] not in _AGAIN:
+                break
+        if not failed:
+            raise PortError(self.name, "nft: no answer from the kernel")
+        seq, code = failed[0]
+        line = lines[seq - at - 1] if at < seq <= at + len(lines) else "transaction"
+        raise PortError(self.name, "nft: %s: %s" % (line, _nft_reason(code)))
+
+    def _list(self, words):
+        from tinyknop import nft
+
+        for _ in range(TRIES):
+            bodies, codes, whole = [], [], True
+            for number, data in enumerate(nft.questions(self.seq + 1, words)):
+                self.seq = (self.seq + 1) & 0x3FFFFFFF
+                for kind, flags, _, body in self._converse(data):
+                    whole = whole and not flags & _INTERRUPTED
+                    if kind in (netlink.ERROR, netlink.DONE):
+                        codes.append(netlink.error_of(body))
+                    else:
+                        bodies.append((number, body))
+            codes = [code for code in codes if code]
+            if whole and not codes:
+                return nft.printed(words, bodies)
+            if codes and codes[0] not in _AGAIN:
+                break
+        why = _nft_reason(codes[0]) if codes else "others change it all the time"
+        raise PortError(self.name, "nft: %s: %s" % (" ".join(words), why))
+
+    def _converse(self, data):
+        """Returns all messages that the kernel answers to what is sent: it has answered when the send returns."""
+        found = []
+        try:
+            self.socket.send(data)
+            while True:
+                part = netlink.messages(self.socket.recv(LISTING))
+                found += part
+                if not part or part[-1][0] == netlink.DONE:
+                    return found
+        except OSError as error:
+            if error.errno == errno.EAGAIN:  # that was all
+                return found
+            self._close()  # what it still holds belongs to no question of ours
+            raise PortError(self.name, "netlink: error %d" % error.errno)
 
     async def say_all(self, commands):
         """Tells the kernel many commands, each tried whatever became of the others; then raises the first failure."""

@@ -1,0 +1,346 @@
+"""nftables: opens a port by an element of a set that a rule at the head of the owner's input chain looks into.
+
+In nftables an accept ends one base chain only: another on the same hook may still drop the packet. A table of our own
+could open nothing where the owner's drops, so our rules stand in the owner's chains, at their head:
+
+- `chain` empty (the default): in every base chain on the input hook whose policy is drop, one rule per version of IP
+  (`ip saddr . meta l4proto . th dport @tinyknop_open4 accept`); the sets are in its table, since a rule sees no other.
+  Where none drops by policy, a chain of our own is made, which opens nothing that others drop; the log says so.
+- A chain that drops by a rule has to be named: `chain = "inet fw4 input"`; several with commas between.
+- `forward_chain`: the same on the forward hook. Only NAT grants need it; their part is set up with the first of them.
+- A chain that iptables keeps (INPUT or FORWARD of `ip filter`) is refused unless it is named: iptables could no longer
+  list its table. Take a port of kind iptables there.
+
+NAT is done by maps in a table of our own (`inet tinyknop`), just before the owner's: at dstnat - 10 and srcnat - 10.
+The machine has to forward (net.ipv4.ip_forward), and the owner's chains to accept what is established. Two grants that
+lead one source and port to different hosts: the newest holds, after its end the other. A local NAT grant takes no SNAT.
+
+The kernel drops an element when its time is up, so an opening ends even if we are gone. What `nft flush ruleset` or
+OpenWrt's `fw4 reload` takes away is put back by the next knock, by SIGHUP and by the daemon's regular comparison. Each
+grant is one transaction. NAT needs Linux 5.2 (nat chains in an inet table). Over netlink no program is needed at all.
+"""
+
+from collections import namedtuple
+
+from tinyknop import log, net
+from tinyknop.compat import monotonic
+from tinyknop.errors import ConfigError, PortError
+
+OPTIONS = {
+    "binary": "nft",  # for carriers that run a program
+    "table": "tinyknop",  # our own; its name also begins the names of our sets in the owner's tables
+    "chain": "",
+    "forward_chain": "",
+    "maxelem": "65536",  # elements in each set; used only when a set is made
+}
+CARRIER = "netlink"
+
+HOOKS = (("input", "filter", -10), ("forward", "filter", -10), ("prerouting", "nat", -110), ("postrouting", "nat", 90))
+OPENING = ("{ip} saddr . meta l4proto . th dport", "ipv{v}_addr . inet_proto . inet_service")  # in a rule, as a type
+PATH = ("{ip} saddr . {ip} daddr . meta l4proto . th dport", "ipv{v}_addr . ipv{v}_addr . inet_proto . inet_service")
+SOURCE = ("{ip} saddr", "ipv{v}_addr")  # all that comes from there
+SETS = (  # what, hook, key, type of a map's value, rule
+    ("open", "input", OPENING, "", "{key} @{set} accept"),
+    ("forward", "forward", PATH, "", "{key} @{set} accept"),
+    ("forward_all", "forward", SOURCE, "", "{key} @{set} accept"),
+    ("dnat", "prerouting", OPENING, " : ipv{v}_addr . inet_service", "dnat {ip} to {key} map @{set}"),
+    ("dnat_all", "prerouting", SOURCE, " : ipv{v}_addr", "dnat {ip} to {key} map @{set}"),
+    ("snat", "postrouting", PATH, " : ipv{v}_addr", "snat {ip} to {key} map @{set}"),
+    ("snat_all", "postrouting", SOURCE, " : ipv{v}_addr", "snat {ip} to {key} map @{set}"),
+    ("masquerade", "postrouting", PATH, "", "{key} @{set} masquerade"),
+    ("masquerade_all", "postrouting", SOURCE, "", "{key} @{set} masquerade"),
+)
+IP = {4: "ip", 6: "ip6"}
+VERSIONS = {"inet": (4, 6), "ip": (4,), "ip6": (6,)}  # of IP, in the tables of a family
+ONCE = 100  # elements of a repair per transaction: three messages of 150 bytes each, for a send buffer of 200 KB
+SLACK = 2  # seconds that an element may end too early or late before it is written anew
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
+
+# A base chain, the owner's or one of ours; `spot` is "inet filter input".
+Chain = namedtuple("Chain", "hook spot own sets")
+# A set or map that a rule of ours looks into; `v` is a version of IP, `table` "inet filter".
+Set = namedtuple("Set", "what v name table kind declaration rule")
+Claim = namedtuple("Claim", "grant end value")  # end: monotonic ms; value: a map's, "" in a set
+
+
+class Port:
+    self_timed = True
+    nats = True
+
+    def __init__(self, name, options, carrier):
+        self.name = name
+        self.carrier = carrier
+        self.binary, self.table, self.maxelem = options["binary"], options["table"], options["maxelem"]
+        self.named = {}  # hook -> chains that the owner named
+        try:
+            if not plain(self.table) or len(self.table) > 15:
+                raise ValueError('table = "%s": a name has 1 to 15 letters, digits, "_" or "-"' % self.table)
+            if not self.maxelem.isdigit() or not 1 <= int(self.maxelem) < 1 << 30:
+                raise ValueError("maxelem = %s: say how many elements a set may hold, as in 65536" % self.maxelem)
+            for hook, option in (("input", "chain"), ("forward", "forward_chain")):
+                words = [item.split() for item in options[option].split(",") if item.strip()]
+                self.named[hook] = [self.owners(hook, *(three + [""] * 3)[:4]) for three in words]
+        except ValueError as error:
+            raise ConfigError(options.get("where", "port." + name), "port.%s: %s" % (name, error))
+        self.chains = []
+        self.nat = False  # whether there was a NAT grant: the chains for it cost every connection a look-up
+        self.claims = {}  # (what, version of IP, key) -> [Claim], newest last
+
+    @property
+    def outlives_us(self):
+        return self.carrier.outlives_us
+
+    async def start(self):
+        """Makes our rules anew, and what is missing of tables, chains and sets; elements stay."""
+        await self.ensure(True)
+        log.info("%s: openings stand in %s" % (self.describe(), ", ".join([c.spot for c in self.chains])))
+        if [c for c in self.chains if c.own and c.hook == "input" and len(c.sets) == 2]:
+            log.warning("%s: no chain drops by policy; name the one that drops by a rule, in chain" % self.describe())
+
+    async def open(self, grant, seconds):
+        """Adds the grant's elements, or renews their time, in one transaction; the newest grant's value holds."""
+        elements, before = self.elements(grant), dict(self.claims)
+        try:
+            await self.tell(grant, elements, seconds)
+        except PortError:  # or a later repair would open what was refused
+            self.claims = before
+            raise
+
+    async def close(self, grant):
+        """Deletes the grant's elements; one that another live grant holds gets that one's time and value instead."""
+        try:
+            elements = self.elements(grant)
+        except PortError:  # never opened
+            return
+        await self.tell(grant, elements, None)
+
+    async def sync(self, live):
+        """Puts back what is missing of tables, rules and elements, and deletes elements that no live grant explains."""
+        self.claims = {}
+        for grant, seconds in sorted(live, key=lambda pair: (pair[0].opened, pair[0].id)):
+            try:
+                self.claim(grant, self.elements(grant), seconds)
+            except PortError as error:  # it could not be opened here, so there is nothing to keep
+                log.warning(str(error))
+        await self.repair()
+
+    async def stop(self, flush=False):
+        """With `flush` takes away our table, and our rules and sets in the owner's; what is gone already is fine."""
+        for c in self.chains if flush else ():
+            lines = ["add table inet " + self.table, "delete table inet " + self.table]
+            try:
+                if not c.own:
+                    found = await self.ours(c)
+                    lines = ["delete rule %s handle %s" % (c.spot, handle) for _, handle in found]
+                    lines = [a.declaration for a in c.sets] + lines  # deleting one that is missing would be an error
+                    lines += ["delete set %s %s" % (a.table, a.name) for a in c.sets]
+                await self.commit(lines)
+            except PortError as error:
+                log.debug("%s: %s" % (self.describe(), error.reason))
+        self.claims = {}
+
+    def describe(self):
+        return "%s (nftables %s via %s)" % (self.name, self.table, self.carrier.describe())
+
+    def elements(self, grant):
+        """Returns ((what, version of IP, key), value) of each element that a grant stands for."""
+        nat, hidden = grant.nat, grant.nat and grant.nat.snat == "masquerade"
+        try:
+            source, host, snat = [
+                net.printed(net.packed(text)) if text else ""
+                for text in (grant.source, nat and nat.host, nat and not hidden and nat.snat)
+            ]
+        except ValueError as error:
+            raise PortError(self.describe(), str(error))
+        v = 6 if ":" in source else 4
+        if [text for text in (host, snat) if text and (":" in text) != (v == 6)]:
+            raise PortError(self.describe(), "NAT for an IPv%d source needs IPv%d addresses" % (v, v))
+        if [proto for proto, _ in grant.openings if proto not in ("tcp", "udp")]:
+            raise PortError(self.describe(), "only tcp and udp can be opened")
+        if not nat:
+            return [(("open", v, "%s . %s . %d" % (source, proto, port)), "") for proto, port in grant.openings]
+        proto, port = grant.openings[0]
+        whole = "_all" if nat.every and not nat.local else ""
+        path = source if whole else "%s . %s . %s . %d" % (source, host, proto, nat.port)
+        made = [("forward" + whole, path, "")]
+        if nat.local:
+            made = [("open", "%s . %s . %d" % (source, proto, nat.port), "")]
+        elif nat.snat:
+            made.append((("masquerade" if hidden else "snat") + whole, path, snat))
+        if nat.dnat and whole:
+            made.append(("dnat_all", source, host))
+        elif nat.dnat:
+            made.append(("dnat", "%s . %s . %d" % (source, proto, port), "%s . %d" % (host, nat.port)))
+        return [((what, v, key), value) for what, key, value in made]
+
+    def claim(self, grant, elements, seconds):
+        """Enters a grant's claims, or strikes them out where `seconds` is None; those whose time is over go too."""
+        now = monotonic()
+        for element, value in elements:
+            held = [c for c in self.claims.pop(element, ()) if c.grant != grant.id and c.end > now]
+            if seconds is not None:
+                held.append(Claim(grant.id, now + max(seconds, 1) * 1000, value))
+            if held:
+                self.claims[element] = held
+        self.nat = self.nat or bool(grant.nat)
+
+    async def tell(self, grant, elements, seconds):
+        """Changes claims and tells the kernel; where others meddled with rules or sets, puts everything right."""
+        values = [(self.goal(element) or (value,))[0] for element, value in elements]
+        self.claim(grant, elements, seconds)
+        lines, used = [], []
+        try:
+            if self.nat and "postrouting" not in [c.hook for c in self.chains]:
+                await self.ensure()
+            for (element, _), value in zip(elements, values):
+                for c in self.chains:
+                    for a in c.sets:
+                        if element[:2] == (a.what, a.v):
+                            used += [] if c in used else [c]
+                            lines += self.written(a, element, value)
+            await self.commit(lines)
+            whole = True
+            for c in used:
+                whole = whole and complete(c, await self.ours(c))
+            if whole:
+                return
+        except PortError as error:
+            log.debug("%s: mending: %s" % (self.describe(), error.reason))
+        await self.repair()
+
+    def written(self, a, element, value):
+        """Returns the lines that bring a set's element, which may be there with `value`, to what is claimed of it.
+
+        First it is added for a moment: deleting what is missing is an error, and adding what is there renews no time.
+        """
+        line = "element %s %s { %s" % (a.table, a.name, element[2])
+        lines = ["add %s timeout 1s%s }" % (line, value and " : " + value), "delete %s }" % line]
+        goal = self.goal(element)
+        if goal:
+            lines.append("add %s timeout %ds%s }" % (line, goal[1], goal[0] and " : " + goal[0]))
+        return lines
+
+    def goal(self, element):
+        """Returns (value, seconds) that an element should have, or None."""
+        held = self.claims.get(element)
+        if not held:
+            return None
+        left = max([claim.end for claim in held if claim.value == held[-1].value]) - monotonic()
+        return held[-1].value, max((left + 999) // 1000, 1)
+
+    async def repair(self):
+        """Puts back what is missing of rules, sets and elements, and deletes strays; what is right stays untouched."""
+        await self.ensure()
+        groups = []
+        for a in [a for c in self.chains for a in c.sets]:
+            held = listed(await self.carrier.say(self.binary, "list", a.kind, *(a.table + " " + a.name).split()))
+            wanted = [element for element in self.claims if element[:2] == (a.what, a.v)]
+            # Strays first: should nft spell a key as we do not, the element ends as it should all the same.
+            strays = [element for element in [(a.what, a.v, key) for key in held] if element not in self.claims]
+            for element in sorted(strays) + sorted(wanted):
+                goal, there = self.goal(element), held.get(element[2])
+                if there is None:
+                    groups.append(self.written(a, element, "")[2:])
+                elif not goal or goal[0] != there[0] or abs(goal[1] - there[1]) > SLACK:
+                    groups.append(self.written(a, element, there[0]))
+        for at in range(0, len(groups), ONCE):
+            await self.commit([line for group in groups[at : at + ONCE] for line in group])
+
+    async def ensure(self, anew=False):
+        """Finds the chains, and makes what is missing of tables, chains, sets and rules in one transaction."""
+        self.chains = self.places(await self.carrier.say(self.binary, "list", "chains"))
+        lines = []
+        for c in self.chains:
+            found = await self.ours(c)
+            if anew or not complete(c, found):
+                if c.own:
+                    kind, priority = [row[1:] for row in HOOKS if row[0] == c.hook][0]
+                    words = (c.spot, kind, c.hook, priority)
+                    lines.append("add table inet " + self.table)
+                    lines.append("add chain %s { type %s hook %s priority %d ; policy accept ; }" % words)
+                lines += [a.declaration for a in c.sets]
+                lines += ["delete rule %s handle %s" % (c.spot, handle) for _, handle in found]
+                lines += ["insert rule %s %s" % (c.spot, a.rule) for a in reversed(c.sets)]
+        if lines:
+            await self.commit(lines)
+
+    def places(self, listing):
+        """Returns the chains where openings stand: the owner's, named or found by their policy; ours where none is."""
+        rows, table, name = [], [], ""
+        for words in [line.split() for line in listing.split("\n")]:
+            table = words[1:3] if words[:1] == ["table"] else table
+            name = words[1] if words[:1] == ["chain"] else name
+            if words[:1] == ["type"]:
+                rows.append(table + [name] + words)
+        self.nat = self.nat or ["inet", self.table, "prerouting"] in [row[:3] for row in rows]  # of a process before us
+        found = []
+        for hook, kind, _ in HOOKS if self.nat else HOOKS[:1]:
+            here = list(self.named.get(hook, []))
+            for row in rows if not here else []:
+                if row[4] == kind == "filter" and row[6] == hook and row[-1] == "drop;" and row[0] in VERSIONS:
+                    if row[1:3] == ["filter", hook.upper()]:
+                        reason = "chain %s of table %s filter is kept by iptables: take a port of kind iptables"
+                        raise PortError(self.describe(), reason % (row[2], row[0]))
+                    here.append(self.owners(hook, *row[:3]))
+            left = [v for v in (4, 6) if not [a for c in here for a in c.sets if a.v == v]]
+            found += here + ([self.chain(hook, "inet", self.table, hook, left, True)] if left else [])
+        return found
+
+    def owners(self, hook, family, table, name, more=""):
+        """Returns the chain of the owner that three words name; raises ValueError."""
+        if more or family not in VERSIONS or not plain(table) or not plain(name):
+            words = " ".join((family, table, name, more)).strip()
+            raise ValueError(
+                '"%s": a chain is a family (inet, ip, ip6), a table and a chain: inet filter input' % words
+            )
+        return self.chain(hook, family, table, name, VERSIONS[family], False)
+
+    def chain(self, hook, family, table, name, versions, own):
+        made, table = [], family + " " + table
+        for what, _, key, value, rule in [row for row in SETS if row[1] == hook]:
+            for v in versions:
+                short, kind, ip = "%s_%s%d" % (self.table, what, v), "map" if value else "set", IP[v]
+                words = (kind, table, short, (key[1] + value).format(v=v), self.maxelem)
+                declaration = "add %s %s %s { type %s ; flags timeout ; size %s ; }" % words
+                rule_ = rule.format(key=key[0].format(ip=ip), set=short, ip=ip) + ' comment "%s"' % short
+                made.append(Set(what, v, short, table, kind, declaration, rule_))
+        return Chain(hook, table + " " + name, own, made)
+
+    async def ours(self, c):
+        """Returns (name of its set, handle) of each rule of ours in a chain; none where the chain is missing."""
+        try:
+            listing = await self.carrier.say(self.binary, "-a", "list", "chain", *c.spot.split())
+        except PortError as error:
+            if "No such file" not in error.reason:
+                raise
+            listing = ""
+        found = [line.partition(' comment "')[2].partition('" # handle ') for line in listing.split("\n")]
+        return [(name, handle) for name, _, handle in found if name.startswith(self.table + "_")]
+
+    async def commit(self, lines):
+        await self.carrier.say(self.binary, "-f", "-", text="\n".join(lines) + "\n")
+
+
+def plain(word):
+    return all(c in LETTERS for c in word) and word[:1] not in ("", "-") and not "0" <= word[0] <= "9"
+
+
+def complete(c, found):
+    """Tells whether rules that `ours` found are all that a chain should have, and none twice."""
+    return sorted([name for name, _ in found]) == sorted([a.name for a in c.sets])
+
+
+def listed(listing):
+    """Returns key -> (value, "" in a set; seconds left) of the elements that `nft list set` printed."""
+    found = {}
+    for item in listing.partition("elements = {")[2].partition("}")[0].split(","):
+        item, _, value = " ".join(item.split()).partition(" : ")
+        key, _, times = item.partition(" timeout ")
+        left, rest = 0, times.partition(" expires ")[2].replace("ms", "x")  # as in 1h23m19s992ms
+        for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+            number, _, after = rest.partition(unit)
+            if number.isdigit():
+                left, rest = left + int(number) * size, after
+        if key:
+            found[key] = (value, left)
+    return found
