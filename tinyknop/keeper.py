@@ -1,6 +1,6 @@
 """The keeper of what is open: the journal first, then the ports; extended, ended on time, recovered after a crash."""
 
-from . import compat, log, loop, ports
+from . import compat, conntrack, log, loop, ports
 from .errors import ConfigError, PortError, Rejected
 from .grants import Grants, seconds_left
 from .journal import Journal
@@ -69,8 +69,21 @@ class Keeper:
                 raise ConfigError("stanza", "there is no port called %s: add [port.%s]" % (name, name))
             port = ports.make(name, tables[name], self._carriers)
             self._leads_inside(port, name)
-            made.append(Worker(name, port, self._confirmed, self.says.added))
+            made.append(Worker(name, port, self._confirmed, self.says.added, self._cut))
         return made
+
+    async def _cut(self, worker, grant):
+        """Ends the connections that a grant let in, where its stanza says `cut`; what fails is only told."""
+        if grant.stanza not in [stanza.name for stanza in self._stanzas if stanza.cut]:
+            return
+        if not worker.port.outlives_us and "netlink" not in self._carriers:
+            self._carriers["netlink"] = ports.carrier("netlink", {})
+        carrier = worker.port.carrier if worker.port.outlives_us else self._carriers["netlink"]
+        for words in conntrack.words(grant):
+            try:
+                await carrier.say(*words)
+            except PortError as error:
+                log.warning("connections of %s are not cut: %s", grant.source, error)
 
     def _leads_inside(self, port, name):
         """Raises ConfigError where NAT is on and a stanza's port cannot do it: the grant would open nothing."""

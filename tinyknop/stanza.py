@@ -226,6 +226,7 @@ KEYWORDS = Keywords(
         ("GPG_FINGERPRINT_ID", None, "gpg_fingerprints", ids, None),
         ("GPG_HOME_DIR", None, "gpg_home", text, None),
         ("GPG_EXE", None, "gpg_exe", text, None),
+        (None, "cut", "cut", yes, False),
         (None, "name", "name", _name, None),
         (None, "key_file", "key_file", text, None),
         (None, "ports", "ports", _names, ("firewall",)),
@@ -238,7 +239,8 @@ KEYWORDS = Keywords(
 # The attributes of a stanza that are simply what the table says.
 _PLAIN_NAMES = (
     "name source destination open_ports restrict_ports timeout max_timeout require_source require_user expires "
-    "cmd_exec exec_user exec_group sudo sudo_user sudo_group force_nat force_snat masquerade forward_all disable_dnat"
+    "cmd_exec exec_user exec_group sudo sudo_user sudo_group force_nat force_snat masquerade forward_all disable_dnat "
+    "cut"
 ).split()
 # How packets of 400 characters and more are opened; texts, but for the booleans and the tuples of allowed signers.
 Gpg = namedtuple("Gpg", "decrypt_id password require_sig ignore_sig remote_ids fingerprints home exe")

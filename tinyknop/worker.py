@@ -16,10 +16,10 @@ class Worker:
     """Drives one port.
 
     `opened(worker, grant)` is called once the port opened a grant or a part of it, `closed(worker, grant id)` once it
-    confirmed a close.
+    confirmed a close; `await cut(worker, grant)` ends the connections of what is closed, where that is wanted.
     """
 
-    def __init__(self, name, port, closed, opened):
+    def __init__(self, name, port, closed, opened, cut):
         self.name = name
         self.port = port
         self.book = Book(getattr(port, "by_destination", False))
@@ -30,6 +30,7 @@ class Worker:
         self.failing_since = None  # wall-clock second
         self._closed = closed
         self._opened = opened
+        self._cut = cut
         self._queue = loop.Queue()
         self._owed = []  # ids of grants whose close no device has confirmed yet
         self._task = None
@@ -139,6 +140,8 @@ class Worker:
             return
         held = [grant for grant, _ in items if grant is not None]
         if not held or await self._ended(held, closing):
+            for grant in held:
+                await self._cut(self, grant)
             for _, number in items:
                 self._confirm(number)
 

@@ -4,6 +4,11 @@ from tinyknop import compat, log, loop, worker
 from tinyknop.errors import PortError
 from tinyknop.grants import Grant
 
+
+async def uncut(who, grant):
+    pass
+
+
 SSH = (("tcp", 22),)
 
 
@@ -55,7 +60,9 @@ def driven(device, body):
     log.sink = lambda level, text: None
     worker._FIRST_PAUSE = worker._LONGEST_PAUSE = 0.002
     try:
-        one = worker.Worker("device", device, lambda who, number: confirmed.append(number), lambda who, grant: None)
+        one = worker.Worker(
+            "device", device, lambda who, number: confirmed.append(number), lambda who, grant: None, uncut
+        )
         scheduler.run_until(body(one))
     finally:
         log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE = kept

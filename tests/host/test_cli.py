@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -164,6 +165,7 @@ def test_broken_configuration_keeps_the_old_one(monkeypatch):
 
     class Daemon:
         captures = ()
+        tools = SimpleNamespace(take=lambda settings: None)
 
         async def reload(self, *values):
             reloaded.append(values)

@@ -4,6 +4,7 @@ import argparse
 import os
 
 from tinyknop import config, net
+from tinyknop.errors import ConfigError
 from tinyknop.host import toml
 
 SHORT_KEY = 16  # bytes; below it trying all keys of a captured packet comes into reach
@@ -140,11 +141,55 @@ def targets(path):
     return lines
 
 
+def is_rc(path):
+    """Tells whether a file is an .fwknoprc: it is called so, or begins with a [stanza]."""
+    from tinyknop.host import rcfile
+
+    if path.endswith((".toml", ".json")):
+        return False
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = [line.strip() for line in file]
+    first = [line for line in lines if line and line[0] not in "#;"][:1]
+    return path.endswith("fwknoprc") or bool(first and rcfile.header(first[0]))
+
+
+def rc_lines(path):
+    """Returns a line for each stanza of an .fwknoprc, once all of it is understood; raises TinyknopError."""
+    from tinyknop import log
+    from tinyknop.host import fwrequest, rcfile
+
+    def strict(level, text):
+        if level in ("warning", "error"):
+            raise ConfigError(path, text)
+
+    lines = []
+    kept, log.sink = log.sink, strict
+    try:
+        for name in [name for name, _ in rcfile.read(path)]:
+            request = fwrequest.Request()
+            fwrequest.from_file(request, path, None if name.lower() == "default" else name)
+            text = "stanza [%s]: knocks at %s port %s by %s for %s, letting in %s"
+            host, access = request["SPA_SERVER"] or "nobody yet", request["ACCESS"] or "nothing yet"
+            what = (host, request["SPA_SERVER_PORT"], request["SPA_SERVER_PROTO"], access)
+            lines.append(text % ((name,) + what + (request["ALLOW_IP"] or "nobody yet",)))
+            if request["SPA_SERVER"] and not request["USE_HMAC"]:
+                lines.append("warning: [%s]: no HMAC; add HMAC_KEY_BASE64 and USE_HMAC Y" % name)
+    finally:
+        log.sink = kept
+    return lines
+
+
 def main(words):
     """Says what a configuration means; exit status 1 where it is broken."""
     parser = argparse.ArgumentParser("tinyknop check", description="Says in plain words what a configuration allows.")
-    parser.add_argument("file", metavar="FILE", help="tinyknop.toml, JSON, fwknopd.conf or access.conf")
+    parser.add_argument("file", metavar="FILE", help="tinyknop.toml, JSON, fwknopd.conf, access.conf or .fwknoprc")
     path = parser.parse_args(words).file
+    try:
+        if is_rc(path):
+            print("\n".join(rc_lines(path)))
+            return 0
+    except OSError as error:
+        raise ConfigError(path, "cannot be read (%s): check the path" % error.strerror) from None
     settings, stanzas = config.load(path)
     lines = []
     for capture in settings.captures:

@@ -12,6 +12,7 @@ from tinyknop import __version__, config, crypto, log
 from tinyknop.config import fwknopd as reader
 from tinyknop.errors import ConfigError, TinyknopError
 from tinyknop.host import pidfile
+from tinyknop.host.background import daemonize, detach, plain, to_syslog
 
 CONFIG = "/etc/fwknop/fwknopd.conf"
 # Short option, long option ("=" where it takes an argument), line of help; "" where it is not built yet.
@@ -224,59 +225,12 @@ def generate(options):
     return 0
 
 
-def plain(level, text):
-    """Writes a line to stderr as fwknopd does: no time, no level."""
-    sys.stderr.write(text + "\n")
-
-
-def to_syslog(settings, also=None):
-    """Sends the log to syslog, and to another sink as well."""
-    import syslog
-
-    syslog.openlog(settings.syslog_identity, syslog.LOG_PID, getattr(syslog, settings.syslog_facility))
-    levels = {"debug": syslog.LOG_DEBUG, "info": syslog.LOG_INFO, "warning": syslog.LOG_WARNING}
-
-    def sink(level, text):
-        syslog.syslog(levels.get(level, syslog.LOG_ERR), text)
-        if also:
-            also(level, text)
-
-    log.sink = sink
-
-
 def prepare(settings):
     """Makes the run directory where it is missing."""
     try:
         os.makedirs(settings.state_dir, 0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(settings.state_dir, "cannot make the run directory: %s" % error.strerror) from None
-
-
-def daemonize():
-    """Goes to the background; the first process waits until the second says through the pipe that it is ready.
-
-    Returns the pipe's end. fwknopd's first process ends at once, so that nobody learns of a start that failed.
-    """
-    heard, ready = os.pipe()
-    if os.fork():
-        os.close(ready)
-        said = os.read(heard, 1)
-        sys.stderr.flush()
-        os._exit(0 if said else 1)
-    os.close(heard)
-    os.setsid()
-    return ready
-
-
-def detach(ready):
-    """Lets the first process end, and leaves its terminal and directory."""
-    os.chdir("/")
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nowhere, number)
-    os.close(nowhere)
-    os.write(ready, b"1")
-    os.close(ready)
 
 
 def serve(options, settings, stanzas):

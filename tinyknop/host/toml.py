@@ -14,7 +14,7 @@ except ImportError:  # below Python 3.11
     import tomli as tomllib  # type: ignore[no-redef]
 
 TABLES = ("daemon", "capture", "port", "carrier", "stanza", "target")
-NATIVE = ("name", "openings", "timeout", "max_timeout", "key_file", "ports", "require_all", "require_hint")
+NATIVE = ("name", "openings", "timeout", "max_timeout", "key_file", "ports", "require_all", "require_hint", "cut")
 DEEPEST = 8  # parts of a key that are told apart; we have four, and thousands would take quadratic time
 LARGEST = 16 << 20  # bytes; ten thousand stanzas are 3 MB
 

@@ -1,0 +1,53 @@
+"""Going to the background, and where the log goes then: what fwknopd's front end does as a daemon."""
+
+import os
+import sys
+
+from tinyknop import log
+
+
+def plain(level, text):
+    """Writes a line to stderr as fwknopd does: no time, no level."""
+    sys.stderr.write(text + "\n")
+
+
+def to_syslog(settings, also=None):
+    """Sends the log to syslog, and to another sink as well."""
+    import syslog
+
+    syslog.openlog(settings.syslog_identity, syslog.LOG_PID, getattr(syslog, settings.syslog_facility))
+    levels = {"debug": syslog.LOG_DEBUG, "info": syslog.LOG_INFO, "warning": syslog.LOG_WARNING}
+
+    def sink(level, text):
+        syslog.syslog(levels.get(level, syslog.LOG_ERR), text)
+        if also:
+            also(level, text)
+
+    log.sink = sink
+
+
+def daemonize():
+    """Goes to the background; the first process waits until the second says through the pipe that it is ready.
+
+    Returns the pipe's end. fwknopd's first process ends at once, so that nobody learns of a start that failed.
+    """
+    heard, ready = os.pipe()
+    if os.fork():
+        os.close(ready)
+        said = os.read(heard, 1)
+        sys.stderr.flush()
+        os._exit(0 if said else 1)
+    os.close(heard)
+    os.setsid()
+    return ready
+
+
+def detach(ready):
+    """Lets the first process end, and leaves its terminal and directory."""
+    os.chdir("/")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    os.close(nowhere)
+    os.write(ready, b"1")
+    os.close(ready)
