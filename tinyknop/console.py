@@ -11,29 +11,76 @@ A carrier owns the line (a serial port, a child running ssh) and does only this:
         console.feed(data, now)             # or console.tick(now) when the deadline has come first
     return console.outcome()                # the answer, or ConsoleError
 
-`command` wakes the device, logs in and finds the prompt first where that has not been done, or was lost. Several lines
-that belong together (a configuration mode) are one command: the first line, and the others as `text`.
+A profile says how a kind of device talks: see Profile in ports/profile.py. `command` wakes the device, logs in and
+finds the prompt first where that has not been done, or was lost; an empty line does nothing else. Lines that belong
+together (a configuration mode) are one command: the first line, and the others as `text`. So nothing ever comes between
+them, and whatever is refused, the mode is left before the command is done.
+
+How an answer's end is known: the line typed was echoed, and after its line feed the current line is exactly the prompt
+that was learned. Where the echo cannot be recognised (a device that scrolls long lines), the prompt must stand for a
+second in silence. A shell is asked to print a mark and the exit status instead. Bytes are looked at one by one, and
+what depends on silence on times alone, so it does not matter how they were cut.
 """
 
 from .errors import TinyknopError
 
-STAGES = ("word", "prompt", "login", "enable", "lost", "time", "long", "refused")
+_LISTEN = 1500  # ms before the first wake-up: a boot loader that counts seconds down is heard, and never typed at
+_WAKE = 3000  # ms of silence before another
+_SETTLED = 150  # ms of silence after which the current line counts as whole; a character takes 1 ms at 9600 baud
+_UNSURE = 1000  # ms of silence after which a prompt counts though no echo was seen
+_HOLD = 30000  # ms without typing after a boot loader said that a key would stop it
+_LOGIN = 30000  # ms from the first wake-up to the prompt; banners at 9600 baud and a slow AAA server take 10 s
+_STEPS = 6  # prompts passed on the way from the log-in to the one we want, or out of modes
+_LONGEST = 1000  # characters of a line, typed or heard; of a longer one the rest is dropped
+_BOOT = ("autoboot", "interrupt boot", "to stop boot", "enter failsafe", "enter setup")
+_PAGERS = (("(END)", "q"), ("--More--", " "), ("--more--", " "), ("More --->", " "), (")---", " "), ("|down]", " "))
+_PLAIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/,=+@-"
 
 
 class ConsoleError(TinyknopError):
-    """`stage` is from STAGES; only after "refused" and "word" is the session still known to be in order.
+    """`stage` is one of those below; only after "refused" and "word" is the session still known to be in order.
 
     word: nothing was sent, a line cannot be typed; prompt, login, enable: no way in; lost: logged out, or rebooted, in
     the middle; time: no end of the answer; long: more of it than wanted; refused: the device's own error, as `reason`.
     """
 
 
-class Profile:
-    """How one kind of device talks (data; see ports/cisco_ios.py for one). Its fields are the class's attributes."""
+class _Screen:
+    """The current line as a person would see it: colours are left out, erased and overwritten text is gone."""
+
+    def __init__(self):
+        self.line = ""
+        self.escape = 0  # 1: after ESC, 2: inside ESC [, 3: inside a title, 4: one more character
+        self._return = False  # a carriage return came: what is written next overwrites
+
+    def put(self, c):
+        """Takes in a byte; returns the line that a line feed finished, else None."""
+        if self.escape and c not in (10, 13):
+            self.escape = self._after(c)
+            return None
+        self.escape = int(c == 27)
+        if c == 10:
+            line, self.line, self._return = self.line, "", False
+            return line
+        if c == 13:
+            self._return = True
+        elif c in (8, 127):
+            self.line = self.line[:-1]
+        elif c >= 32:
+            line, self._return = "" if self._return else self.line, False
+            self.line = (line + (chr(c) if c < 127 else "."))[:_LONGEST]
+        return None
+
+    def _after(self, c):
+        if self.escape == 1:
+            return {91: 2, 93: 3, 80: 3, 40: 4, 41: 4, 35: 4}.get(c, 0)
+        if self.escape == 2:
+            return 0 if 64 <= c <= 126 else 2
+        return 0 if self.escape == 4 or c == 7 else 1 if c == 27 else 3
 
 
 class Console:
-    """One dialogue. `done`: no command is under way. `ready`: logged in, as far as we know.
+    """One dialogue. `done`: no command is under way.
 
     `deadline`: when `tick` has to be called at the latest, in the clock of `now`; None while nothing is awaited.
     """
@@ -42,38 +89,319 @@ class Console:
         """`terminal` False: no login, echo or prompt, as in `ssh -T` (shell profiles only). `idle`: after so many ms
         without a command the prompt is asked for again before the next (None: never; where the end of a session is
         noticed anyhow)."""
+        self.profile = profile
+        self.done = True
+        self._user, self._password, self._enable = user, password, enable
+        self._terminal, self._idle = terminal, idle
+        self._screen, self._out = _Screen(), b""
+        self._job = None  # (line, timeout, text, keep) of the command under way
+        self._error, self._answer = None, []
+        self._number = 0  # of a shell's mark
+        self._hold = self._due = None  # no typing before; time to wake the device up, if it stays silent
+        self._typed = self._heard = 0  # when something was typed, or heard, last
+        self._last = ""  # the last line heard that was not empty
+        self._upset = False  # something may still be running that has to be interrupted
+        self._off()
+
+    def _off(self):
+        self._state = "off"  # wake: looks for a prompt; leave, climb, setup, job: a line was typed; home: at the prompt
+        self._home = ""  # the prompt
+        self._stale = True  # something came at the prompt that is not the prompt
+        self._until = self._quiet = None
+
+    @property
+    def deadline(self):
+        return self._until if self._until is None or self._quiet is None else min(self._until, self._quiet)
 
     def line(self, words):
         """Returns the words as the line to type; raises ConsoleError("word", ...) for what cannot be a line."""
+        line = quoted(words) if self.profile.shell else " ".join(words)
+        self._check(line)
+        return line
+
+    def _check(self, text):
+        for line in text.split("\n"):
+            if len(line) > _LONGEST or not all([" " <= c <= "~" for c in line]):
+                raise ConsoleError("word", "no line to type: %d characters, or not only plain ones" % len(line))
+            if "?" in line and not self.profile.shell:  # asks for help, and does not wait for the end of the line
+                raise ConsoleError("word", "a question mark cannot be typed here")
 
     def start(self, now):
         """The line has (again) been opened: forgets the session. A command under way ends with stage "lost"."""
+        self._fail("lost", "the line was opened again")
+        self._screen, self._out = _Screen(), b""
 
     def command(self, line, now, timeout, text="", keep=65536):
         """Begins a command, answered within `timeout` ms of its being sent, in at most `keep` bytes.
 
         `text`: to a router, further lines, each typed when the prompt is back; a refused one ends it, and modes are
-        left again (Profile.leave). To a shell, the command's standard input.
+        left again (`leave` of the profile). To a shell, the command's standard input.
         """
+        self._check(line + "\n" + text)
+        if not self.done:
+            raise ConsoleError("word", "one command at a time")
+        self.done, self._error, self._answer = False, None, []
+        self._job = (line, timeout, text, keep)
+        here = self._screen.line.rstrip()
+        sure = self._state == "home" and not self._stale and (here == self._home or self.profile.shell and not here)
+        if not self._terminal or sure and (self._idle is None or now - self._typed < self._idle):
+            return self._begin(now)
+        self._known = self._state == "home"  # most likely the session still stands, with paging off
+        self._candidate = self._home
+        self._state = "wake"
+        self._named = self._passed = self._over = False
+        self._wakes, self._steps = int(self._upset), 0
+        self._until = now + _LOGIN
+        self._due = self._quiet = now + _LISTEN
+        if self._known and not self._stale:
+            self._wake(now)
 
     def feed(self, data, now):
         """Takes in bytes that came from the device."""
+        self.tick(now)
+        for c in data:
+            self._byte(c, now)
+        if data:
+            self._heard, self._due = now, now + _WAKE
+            self._quiet = None if self._until is None else now + _SETTLED
 
     def tick(self, now):
         """Does what is due at `now`."""
+        if self._until is not None and now >= self._until:
+            self._upset = True
+            if self._state == "job" or self._over:
+                return self._fail("time", "no end of the answer to: " + self._job[0])
+            last = self._screen.line.strip() or self._last or "nothing"
+            return self._fail("prompt", "no prompt in %d s; last heard: %s" % (_LOGIN // 1000, last))
+        if self._quiet is not None and now >= self._quiet:
+            self._quiet = None
+            self._look(self._screen.line.rstrip(), now)
 
     def take(self):
         """Returns the bytes to send now, b"" for none; each is returned once."""
+        out, self._out = self._out, b""
+        return out
 
     def outcome(self):
         """Returns the answer of the command that is done, without echo and prompt; raises its ConsoleError."""
+        if self._error:
+            raise self._error
+        return "".join([line + "\n" for line in self._answer])
 
     def close(self, now):
         """Ends the session (there is something to `take`); a command under way ends with stage "lost"."""
+        if self._state == "home":
+            self._type(self.profile.logout + self.profile.newline, now)
+        self._fail("lost", "closed")
 
     def hidden(self, text):
         """Returns text with our secrets blotted out, for a transcript."""
+        for secret in (self._password, self._enable):
+            text = text.replace(secret, "***") if secret else text
+        return text
+
+    def _fail(self, stage, reason):
+        if not self.done:
+            self.done, self._error = True, ConsoleError(stage, self.hidden(reason))
+        self._off()
+
+    def _type(self, text, now):
+        self._out += text.encode()
+        self._typed, self._screen.line = now, ""
+        self._due = now + _WAKE
+        self._quiet = self._due if self._state == "wake" else None
+
+    def _byte(self, c, now):
+        plain = 32 < c < 127 and not self._screen.escape
+        line = self._screen.put(c)
+        if line is not None:
+            self._finished(line.rstrip(), now)
+        elif not plain or self._state in ("off", "wake", "home"):
+            return
+        elif not self._echoed:
+            self._tail = (self._tail + chr(c))[-len(self._echo) :]
+            if self._tail == self._echo:
+                self._echoed = self._skip = True
+                self._lines, self._size = [], 0
+        elif chr(c) in self.profile.ends and not self._skip and self._prompted(self._modes):
+            self._answered(now)
+
+    def _finished(self, line, now):
+        """Takes in a whole line."""
+        self._last = line or self._last
+        if _has(line, _BOOT):
+            self._hold = now + _HOLD
+        if self._state == "home" and line and line != self._home and not _logged(line):
+            self._stale = self._terminal
+        if self._state in ("off", "wake", "home"):
+            return None
+        if self.profile.shell:
+            head, mark, code = line.rpartition("@@%d:" % self._number)
+            if mark and code.isdigit():
+                self._lines += [head] if head else []
+                return self._answered(now, int(code))
+            self._skip = line == "@@%d" % self._number  # the answer begins
+        if self._skip:
+            self._skip, self._lines, self._size = False, [], 0
+            return None
+        self._lines.append(line)
+        self._size += len(line) + 1
+        if self._size > self._keep:
+            self._upset = True
+            self._fail("long", "answered more than %d bytes" % self._keep)
+        return None
+
+    def _look(self, line, now):
+        """After silence: the current line is whole."""
+        if _has(line, _BOOT):
+            self._hold = now + _HOLD
+        if self._hold is not None and now < self._hold:
+            self._quiet = self._hold
+            return None
+        for end, answer in self.profile.answers + _PAGERS:
+            if line.endswith(end):
+                return self._type(answer, now)
+        asks = any([line.endswith(end) for end in self.profile.password])
+        names = any([line.endswith(end) for end in self.profile.login])
+        if self._state == "wake":
+            return self._look_around(line, asks, names, now)
+        if self._prompted(True):
+            if self._echoed or now - self._heard >= _UNSURE:
+                return self._answered(now)
+            self._quiet = self._heard + _UNSURE
+        elif asks and self._state == "climb":
+            self._type(self._enable + self.profile.newline, now)
+        elif asks or names:
+            self._fail("lost", "it asks: " + line)
+        return None
+
+    def _wake(self, now):
+        """Types something that cannot do harm, whatever is listening."""
+        self._wakes += 1
+        self._type(self.profile.wake if self._wakes % 2 else self.profile.interrupt, now)
+
+    def _look_around(self, line, asks, names, now):
+        newline = self.profile.newline
+        if names and self._user and not self._named:
+            self._named, self._passed = True, False
+            return self._type(self.profile.user % self._user + newline, now)
+        if asks and not self._passed:  # of the line, of our user, or of one that somebody has left half logged in
+            self._passed = True
+            return self._type(self._password + newline, now)
+        if names or asks:
+            return self._fail(
+                "login", "refused: " + self._last if self._passed else "it asks for a user, none is given"
+            )
+        if self._shaped(line):
+            if line == self._candidate:
+                return self._arrived(line, now)
+            self._candidate = line
+            return self._type(newline, now)
+        if now >= self._due:
+            return self._wake(now)
+        self._quiet = self._due
+        return None
+
+    def _shaped(self, line):
+        """Tells whether a line may be a prompt."""
+        fits = line and line[-1] in self.profile.ends and len(line) <= 100 and line[0] != "%"
+        return fits and (self.profile.spaced or " " not in line)
+
+    def _prompted(self, modes):
+        """Tells whether the device waits for a line, in one of its modes where `modes`."""
+        line = self._screen.line.rstrip()
+        if line == self._home or self.profile.shell:
+            return not self.profile.shell
+        return modes and self._shaped(line) and (self._state == "climb" or line.startswith(self._stem))
+
+    def _arrived(self, line, now):
+        """At a prompt that is certain: leaves modes, climbs, sets up, then begins the command."""
+        profile = self.profile
+        self._home, self._upset = line, False
+        stem = line[:-1]
+        for cut in "(:>#%$ ":
+            stem = stem.split(cut)[0]
+        self._stem = stem[:12]  # IOS shortens the name in the prompts of its modes
+        self._steps += 1
+        if self._steps > _STEPS:
+            return self._fail("enable", "no way on from " + line)
+        if _has(line, profile.inside):
+            return self._say_all(profile.leave, "leave", now)
+        if self._over:
+            self._state, self._stale, self.done = "home", False, True
+            self._until = self._quiet = None
+            return None
+        for end, way in profile.climb:
+            if line.endswith(end):
+                return self._say_all((way,), "climb", now)
+        if self._known and not self._named and not self._passed:
+            return self._begin(now)
+        return self._say_all(profile.setup, "setup", now)
+
+    def _begin(self, now):
+        line, timeout, text, keep = self._job
+        lines = [part for part in text.split("\n") if part and not self.profile.shell]
+        self._until, self._steps, self._over = now + timeout, 0, False
+        self._say_all(([line] if line else []) + lines, "job", now, keep)
+
+    def _say_all(self, lines, state, now, keep=65536):
+        self._state, self._todo, self._keep = state, list(lines), keep
+        self._modes = state == "leave" or state == "job" and len(self._todo) > 1
+        self._at = self._home
+        self._next(now)
+
+    def _next(self, now):
+        """Types the next line, or goes on from where the last one led."""
+        if self._todo:
+            return self._say(self._todo.pop(0), now)
+        if self._state == "setup":
+            return self._begin(now)
+        self._over = self._over or self._state == "job"
+        return self._arrived(self._at, now)
+
+    def _say(self, line, now):
+        if self.profile.shell:
+            self._number += 1
+            mark, text = "@@%d" % self._number, self._job[2] if self._state == "job" else ""
+            line = "echo %s; %s%s; echo %s:$?" % (mark, line, " <<'%s.'" % mark if text else "", mark)
+            if text:
+                line += "\n%s%s%s." % (text, "" if text.endswith("\n") else "\n", mark)
+        self._echo, self._tail = line.replace(" ", ""), ""
+        self._echoed = self._skip = False
+        self._lines, self._size = [], 0
+        self._type(line + self.profile.newline, now)
+
+    def _answered(self, now, status=0):
+        """At the end of an answer: takes it in."""
+        self._at = self._home if self.profile.shell else self._screen.line.rstrip()
+        said = "; ".join([line.strip() for line in self._lines if line.strip()][-3:])
+        if self._state == "climb" and self._at == self._home:
+            return self._fail("enable", "refused: " + (said or self._at))
+        if self._state == "job":
+            if self._refused() or status:
+                self._error = ConsoleError("refused", self.hidden(said or "status %d" % status))
+                self._todo = []
+            self._answer += self._lines
+        return self._next(now)
+
+    def _refused(self):
+        lines = [line.strip() for line in self._lines if not _logged(line)]
+        wrong = [line for line in lines if any([line.startswith(start) for start in self.profile.errors])]
+        return wrong and not self.profile.shell and not _has("\n".join(lines), self.profile.fine)
+
+
+def _has(line, words):
+    return any([word in line for word in words])
+
+
+def _logged(line):
+    """Tells whether a line is of Cisco's log, as "*Mar 1 00:01: %SYS-5-CONFIG_I: ...", which may come at any time."""
+    parts = line.partition("%")[2].split(":")[0].split("-")
+    return len(parts) > 2 and parts[1].isdigit() and " " not in parts[0]
 
 
 def quoted(words):
     """Returns words as one line for a POSIX shell, as for `ssh host LINE`; raises ConsoleError("word", ...)."""
+    if "'" in "".join(words):
+        raise ConsoleError("word", "a quote cannot be typed here")
+    return " ".join([word if word and all([c in _PLAIN for c in word]) else "'%s'" % word for word in words])

@@ -35,6 +35,8 @@ class Daemon:
         self._door = Door(settings.state_dir + "/tinyknop.sock", self.report)
         self._offset = compat.wall() * 1000 - compat.monotonic()
         self._swept = False
+        self._heard = 0  # packets, where there is a limit
+        self._waiting = 0  # datagrams that wait for gpg or a name server
         self._gate = Gate(stanzas, settings)
         self.keeper = Keeper(settings, stanzas, scheduler, self.says)
 
@@ -86,9 +88,9 @@ class Daemon:
         """Judges a datagram and acts on it; whatever a packet holds, nothing is raised."""
         self._act(self._gate.judge(datagram, compat.wall(), self._replay), datagram)
         if self.limit:
-            self.limit -= 1
-            if not self.limit:
-                self.over("Incoming packet count limit reached", 0)
+            self._heard += 1
+            if self._heard == self.limit:
+                self.over("Incoming packet count limit of %d reached" % self.limit, 0)
 
     def _act(self, decision, datagram):
         if decision.packet is not None:
@@ -98,17 +100,33 @@ class Daemon:
             return
         try:
             if decision.pending is not None:
-                self.loop.spawn(self._unsealed(decision, datagram, []))
+                self._aside(self._unsealed(decision, datagram, []))
             elif decision.command is not None:
                 self.says.commanded(decision.command, decision.stanza, datagram)
                 self.tools.execute(decision.command, decision.stanza)
                 self.counters["commands"] += 1
             elif decision.grant.nat is not None and not net.is_address(decision.grant.nat.host):
-                self.loop.spawn(self._resolved(decision, datagram))
+                self._aside(self._resolved(decision, datagram))
             else:
                 self._open(decision.grant, decision.stanza, datagram)
         except Rejected as error:
             self._refuse(turned(decision, error), datagram)
+
+    def _aside(self, work):
+        """Runs what cannot be judged at once in a task of its own."""
+
+        async def counted():
+            self._waiting += 1
+            try:
+                await work
+            finally:
+                self._waiting -= 1
+
+        self.loop.spawn(counted())
+
+    def idle(self):
+        """Tells whether nothing is open, owed or being looked at."""
+        return not self._waiting and self.keeper.idle() and (self.tools is None or self.tools.idle())
 
     def _refuse(self, decision, datagram):
         self.counters[decision.stage] += 1
@@ -133,7 +151,7 @@ class Daemon:
         grant = decision.grant
         try:
             if not self.settings.nat_dns or self.tools is None:
-                raise Rejected("nat", "the inside host is a name, and names are not looked up")
+                raise Rejected("nat", "Received Hostname in NAT SPA message, but hostname is disabled.")
             nat = list(grant.nat)
             nat[1] = await self.tools.resolve(grant.nat.host)
             self._open(replaced(grant, nat=same_family(grant.source, Nat(*nat))), decision.stanza, datagram)

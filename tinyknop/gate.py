@@ -141,6 +141,7 @@ class Gate:
         payload = datagram.payload
         length = len(payload)
         refused = _SOURCE
+        opened = [] if opened is None else opened
         cut, text, wanted = -1, b"", b""
         prefix, barrier = (PREFIX, _GPG) if length < GPG_LENGTH else (GPG_PREFIX, _RIJNDAEL)
         equal = crypto.equal
@@ -177,24 +178,28 @@ class Gate:
             digests = [crypto.digest("sha256", payload)]
             long = len(payload) >= GPG_LENGTH
             text = _message(payload, group.keys) if long else check(payload, group.keys)
-            if seen.known(digests[0]):
+            # What this very packet has stored, for a stanza that then refused it, makes it no replay for another.
+            stored = [one[1] for one in opened if one[0] is None]
+            if digests[0] not in stored and seen.known(digests[0]):
                 return _REPLAY
             fault = None
             if long:
-                found = [one for one in opened or () if one[0] is group]
+                found = [one for one in opened if one[0] is group]
                 if not found:
                     return Decision(None, None, None, None, stanzas[0], None, Pending(group, text))
                 packet, fault = _opened(found[0])
                 if group.mac is None:
                     # gpg does not mind some changed bytes, so without an HMAC the text has to be new as well.
                     digests.append(crypto.digest("sha256", b"gpg" + found[0][1]))
-                    if seen.known(digests[1]):
+                    if digests[1] not in stored and seen.known(digests[1]):
                         return _REPLAY
             else:
                 packet = decode(text, group.keys, True)
             if not self.settings.test:
                 for digest in digests:
-                    seen.add(digest, datagram, packet.timestamp, now)
+                    if digest not in stored:
+                        opened.append((None, digest, None))
+                        seen.add(digest, datagram, packet.timestamp, now)
             if fault is not None:
                 raise fault
         except Rejected as error:

@@ -169,6 +169,12 @@ class Keeper:
         except OSError as error:
             log.warning("%s: cannot be written anew: %s", self._journal.path, error)
 
+    def idle(self):
+        """Tells whether all is said, and nothing is open that the end of the daemon would close."""
+        if [worker for worker in self.workers.values() if worker.busy()]:
+            return False
+        return not self._settings.flush_at_exit or not (self.grants.live or self._owed)
+
     def resync(self):
         """Compares every device with what is live."""
         for worker in self.workers.values():
@@ -218,7 +224,7 @@ class Keeper:
             for number in list(self.grants.live):
                 self.close(number)
         deadline = compat.monotonic() + _STOP_S * 1000
-        while self._owed and compat.monotonic() < deadline:
+        while (self._owed or not self.idle()) and compat.monotonic() < deadline:
             await loop.sleep(0.01)
         for number, (grant, names) in list(self._owed.items()):
             log.error("grant %s of %s is still owed its close by %s", number, grant.source, ", ".join(names))

@@ -324,7 +324,9 @@ class Stanza:
         for name, material, longest in (("key", key, LONGEST_KEY), ("hmac_key", hmac_key, LONGEST_HMAC_KEY)):
             if material is not None and len(material) > longest:
                 reason = "a key for this has at most %d bytes, this one %d: make one with `tinyknop keygen`"
-                raise ConfigError(places[name], reason % (longest, len(material)))
+                if self._warn is None:
+                    raise ConfigError(places[name], reason % (longest, len(material)))
+                self._warn("%s: %s (no packet can be for it)" % (places[name], reason % (longest, len(material))))
         if hmac_key is not None and hmac_key in (key, self.gpg and self.gpg.password.encode()):
             raise ConfigError(places["hmac_key"], "key and HMAC key should not be identical: make another HMAC key")
         return Keys(key=key, hmac_key=hmac_key, mode=mode, hmac=values["hmac"])

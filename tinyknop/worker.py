@@ -34,6 +34,7 @@ class Worker:
         self._queue = loop.Queue()
         self._owed = []  # ids of grants whose close no device has confirmed yet
         self._task = None
+        self._saying = False
         self._renewal = None  # Timer of the next telling of what the device cannot hold for so long
         self._foreign = None  # Timer of the end of what others have put there
 
@@ -75,6 +76,10 @@ class Worker:
         """Returns how many closes are not confirmed."""
         return len(self._owed)
 
+    def busy(self):
+        """Tells whether something is still to be said; not while the port fails, which may last."""
+        return self.failure is None and bool(self._queue.items or self._saying)
+
     async def stop(self, flush):
         """Ends the task and leaves the device; `flush` takes away what the port had set up."""
         for one in (self._task, self._renewal, self._foreign):
@@ -93,7 +98,9 @@ class Worker:
                 fresh = False
             else:
                 pause = _FIRST_PAUSE
+                self._saying = False
                 items = await self._queue.get()
+                self._saying = True
             try:
                 if self.failure is None and None not in items:
                     for some in self._batches(items):

@@ -63,7 +63,7 @@ def test_both_byte_orders_both_clocks_and_both_formats_are_read():
         seen, ends = read(data)
         assert [datagram.sport for datagram in seen] == [4000, 4001, 4002]
         assert tuple(seen[0]) == (PAYLOAD, b"\xc0\0\2\7", 4000, b"\xc0\0\2\1", 62201, 17)
-        assert ends == [("end of %s" % FILE, 0)]
+        assert ends == [("end of %s" % FILE, None)]
 
 
 def test_link_headers_are_skipped():
@@ -116,7 +116,7 @@ def test_long_file_is_read_in_turns():
 def test_record_cut_short_ends_the_file_and_damage_says_so():
     for whole in (classic([ETHERNET + knock()]), nextgen([ETHERNET + knock()])):
         for size in range(24 if whole[0] == 0xD4 else 28, len(whole) - 8, 7):
-            assert read(whole[:size])[1][0][1] == 0
+            assert read(whole[:size])[1][0][1] is None
     seen, ends = read(classic([ETHERNET + knock()]) + b"\xff" * 16)
     assert len(seen) == 1 and ends[0][1] == 1 and "damaged" in ends[0][0]
 

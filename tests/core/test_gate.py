@@ -273,8 +273,8 @@ def test_a_gpg_message_is_opened_after_its_hmac_and_the_replay_check_and_judged_
     assert gate.judge(gram, NOW, unsigned, [(pending.group, plain, Rejected("signature", "no"))]).stage == "signature"
     assert len(unsigned.digests) == 1
     opened = [(pending.group, plain, None)]
-    assert gate.judge(gram, NOW, seen, opened).grant.source == "192.0.2.7"
-    assert gate.judge(gram, NOW, seen, opened).stage == "replay"
+    assert gate.judge(gram, NOW, seen, list(opened)).grant.source == "192.0.2.7"
+    assert gate.judge(gram, NOW, seen, list(opened)).stage == "replay"
     assert gate.judge(Datagram(payload[:-1] + b"A", *list(gram)[1:]), NOW, Seen()).stage == "hmac"
 
 
@@ -304,3 +304,23 @@ def test_a_gpg_message_has_one_spelling():
     assert judge(payload, stanza).pending.message == message
     last = payload[-1:]
     assert judge(payload[:-1] + (b"B" if last != b"B" else b"C"), stanza).stage == "charset"
+
+
+def test_what_one_stanza_refused_another_with_the_same_keys_may_grant():
+    seen = Seen()
+    denied, granted = Stanza(open_ports=(("tcp", 23),)), Stanza(gpg="ring", name="bob")
+    assert judge(knock(), denied, granted, seen=seen).grant.stanza == "bob"
+    assert len(seen.digests) == 1
+
+
+def test_a_gpg_message_that_one_stanza_refused_is_opened_for_the_next():
+    keys = Keys(None, b"an hmac key")
+    one, two = Stanza(gpg="one", keys=keys), Stanza(gpg="two", keys=keys, name="bob")
+    gate, seen, opened = Gate((one, two), Settings), Seen(), []
+    gram = Datagram(sealed_by_gpg(keys)[1], b"\1\2\3\4", 5, b"\x0a\x00\x00\x01", 62201, 17)
+    plain = compose(Packet(message="192.0.2.7,tcp/22", username="alice", timestamp=NOW), "sha256")
+    for fault in (Rejected("signature", "not the one"), None):
+        group = gate.judge(gram, NOW, seen, opened).pending.group
+        opened.append((group, plain, fault))
+    assert gate.judge(gram, NOW, seen, opened).grant.stanza == "bob"
+    assert gate.judge(gram, NOW, seen).stage == "replay"

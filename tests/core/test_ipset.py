@@ -4,7 +4,7 @@ from tinyknop.ports import ipset
 from tinyknop.ports.carriers import netlink as carrier_module
 from tinyknop.ports.carriers.tape import Carrier as Tape
 
-from tinyknop import compat
+from tinyknop import log
 from tinyknop.errors import ConfigError, PortError
 from tinyknop.grants import Grant
 
@@ -79,32 +79,130 @@ def test_long_grant_is_cut_to_what_the_kernel_can_count_and_opened_again_for_the
     assert [line.split()[-1] for line in tape.lines] == ["2147483", "853000"]
 
 
-def test_second_grant_of_an_entry_neither_shortens_it_nor_closes_it():
+def test_longer_time_for_an_opening_renews_and_its_one_close_deletes():
     door, tape = port()
-    drive(door.open(grant(1), 300))
-    drive(door.open(grant(2), 30))
-    drive(door.close(grant(1)))
+    drive(door.open(grant(1), 30))
+    drive(door.open(grant(2), 300))
     drive(door.close(grant(2)))
     assert tape.lines == [
-        "ipset add -exist knop 192.0.2.7,tcp:22 timeout 300",
-        "ipset add -exist knop 192.0.2.7,tcp:22 timeout 300",
         "ipset add -exist knop 192.0.2.7,tcp:22 timeout 30",
+        "ipset add -exist knop 192.0.2.7,tcp:22 timeout 300",
         "ipset del -exist knop 192.0.2.7,tcp:22",
     ]
 
 
-def test_claim_whose_time_is_over_keeps_nothing_open():
-    door, tape = port()
-    now = [1000]
-    ipset.monotonic = lambda: now[0]
+def shown(kind="hash:ip,port", more=" timeout 0", name="knop", members=()):
+    """Returns what `ipset list` prints of a set."""
+    family = "inet6" if name.endswith("6") else "inet"
+    head = "Name: %s\nType: %s\nRevision: 6\nHeader: family %s hashsize 1024 maxelem 65536%s bucketsize 12\nMembers:\n"
+    return head % (name, kind, family, more) + "".join([line + "\n" for line in members])
+
+
+def owned(kind="hash:ip,port", more=" timeout 0", members=(), six=None):
+    """Returns a started port on sets that the owner made, its tape, what it warned of."""
+    said, kept = [], log.sink
+    log.sink = lambda level, text: said.append((level, text))
+    six = shown(kind, more, "knop6") if six is None else six
     try:
-        drive(door.open(grant(1), 30))
-        drive(door.open(grant(2), 40))
-        now[0] += 30000
-        drive(door.close(grant(2)))
+        door, tape = port(("ipset list knop6", six), ("ipset list knop", shown(kind, more, members=members)))
+        drive(door.start())
+        drive(door.start())  # again, as after a failure: nothing is said twice
     finally:
-        ipset.monotonic = compat.monotonic
+        log.sink = kept
+    tape.lines = []
+    return door, tape, [text for level, text in said if level == "warning"]
+
+
+def test_set_of_addresses_has_one_entry_per_source_while_any_opening_is_held():
+    door, tape, said = owned("hash:ip")
+    drive(door.open(grant(openings=(("tcp", 22), ("udp", 53), ("icmp", 8))), 30))
+    drive(door.open(grant(2, openings=(("tcp", 80),)), 300))
+    drive(door.close(grant(openings=(("tcp", 22), ("udp", 53), ("icmp", 8)))))
+    drive(door.close(grant(2, openings=(("tcp", 80),))))
+    assert tape.lines == [
+        "ipset add -exist knop 192.0.2.7 timeout 30",
+        "ipset add -exist knop 192.0.2.7 timeout 300",
+        "ipset add -exist knop 192.0.2.7 timeout 300",
+        "ipset del -exist knop 192.0.2.7",
+    ]
+    assert len(said) == 2 and "hash:ip" in said[0]
+
+
+def test_close_of_an_opening_leaves_an_entry_the_time_of_the_others():
+    door, tape, _ = owned("hash:ip")
+    drive(door.open(grant(), 300))
+    drive(door.open(grant(2, openings=(("tcp", 80),)), 30))
+    drive(door.close(grant()))
+    assert tape.lines[-1] == "ipset add -exist knop 192.0.2.7 timeout 30"
+
+
+def test_set_of_networks_is_told_addresses():
+    door, tape, _ = owned("hash:net,port", members=("10.0.0.0/8,tcp:22 timeout 0 nomatch",))
+    drive(door.sync([(grant(), 30), (grant(2, "2001:db8::7"), 30)]))
+    assert tape.lines[2:] == [
+        "ipset add -exist knop 192.0.2.7,tcp:22 timeout 30",
+        "ipset add -exist knop6 2001:db8::7,tcp:22 timeout 30",
+    ]
+
+
+def test_set_without_time_outs_is_told_none_and_that_is_said_once():
+    door, tape, said = owned(more=" forceadd")
+    assert not door.self_timed and door.shared
+    assert len(said) == 2 and "set knop has no time-outs" in said[0]
+    drive(door.open(grant(), 30))
+    drive(door.close(grant()))
+    assert tape.lines == ["ipset add -exist knop 192.0.2.7,tcp:22", "ipset del -exist knop 192.0.2.7,tcp:22"]
+
+
+def test_one_set_may_have_time_outs_and_the_other_none():
+    door, tape, _ = owned(six=shown("hash:ip", "", "knop6"))
+    drive(door.open(grant(), 30))
+    drive(door.open(grant(2, "2001:db8::7"), 30))
+    assert tape.lines == ["ipset add -exist knop 192.0.2.7,tcp:22 timeout 30", "ipset add -exist knop6 2001:db8::7"]
+    assert not door.self_timed
+
+
+def test_entries_of_the_owner_are_neither_given_an_end_nor_deleted():
+    for more, end in ((" timeout 0", " timeout 0 packets 3"), ("", "")):
+        door, tape, _ = owned(more=more, members=("192.0.2.7,tcp:22" + end, "192.0.2.9,tcp:22" + end))
+        drive(door.sync([]))
+        drive(door.open(grant(), 30))
+        drive(door.close(grant()))
+        drive(door.stop(True))
+        assert tape.lines == ["ipset list knop", "ipset list knop6"]
+
+
+def test_set_without_time_outs_loses_only_what_we_wrote():
+    door, tape, _ = owned(more="")
+    drive(door.open(grant(), 30))
+    listing = shown(more="", members=("192.0.2.7,tcp:22", "192.0.2.8,tcp:22", "192.0.2.9,tcp:22"))
+    tape.answers = [("ipset list knop6", shown(more="", name="knop6")), ("ipset list knop", listing)]
+    tape.lines = []
+    drive(door.sync([(grant(2, "192.0.2.8"), 30)]))  # live, of a process before us
+    drive(door.sync([]))
+    assert [line for line in tape.lines if "list" not in line] == [
+        "ipset del -exist knop 192.0.2.7,tcp:22",
+        "ipset add -exist knop 192.0.2.8,tcp:22",
+        "ipset del -exist knop 192.0.2.8,tcp:22",
+    ]
+
+
+def test_close_that_failed_is_made_good_by_sync_in_a_set_without_time_outs():
+    door, tape, _ = owned(more="", members=("192.0.2.7,tcp:22",))
+    drive(door.open(grant(), 30))
+    tape.answers.append(("ipset del", PortError("tape", "no netlink")))
+    raises(PortError, lambda: drive(door.close(grant())))
+    tape.answers.pop()
+    drive(door.sync([]))
     assert tape.lines[-1] == "ipset del -exist knop 192.0.2.7,tcp:22"
+
+
+def test_several_grants_close_at_once():
+    door, tape = port()
+    for number in (1, 2):
+        drive(door.open(grant(number, "192.0.2.%d" % number), 30))
+    drive(door.close(grant(1, "192.0.2.1"), grant(2, "192.0.2.2")))
+    assert tape.lines[2:] == ["ipset del -exist knop 192.0.2.1,tcp:22", "ipset del -exist knop 192.0.2.2,tcp:22"]
 
 
 def test_failed_open_leaves_no_claim():
@@ -128,7 +226,7 @@ def test_nat_and_strange_protocols_are_refused_and_their_close_is_silent():
 
 
 def test_sync_deletes_what_no_grant_explains_and_renews_the_rest():
-    listed = EMPTY + "192.0.2.7,tcp:22 timeout 7\n192.0.2.9,tcp:22 timeout 0\n192.0.2.7,icmp:echo-request timeout 5\n"
+    listed = EMPTY + "192.0.2.7,tcp:22 timeout 7\n192.0.2.9,tcp:22 timeout 1\n192.0.2.7,icmp:echo-request timeout 5\n"
     listed6 = EMPTY6 + "2001:db8:0:0::7,udp:53 timeout 7\n2001:db8::8,udp:53 timeout 7\n"
     door, tape = port(("ipset list knop6", listed6), ("ipset list knop", listed))
     live = [(grant(1), 20), (grant(2, "2001:db8::7", (("udp", 53),)), 9), (grant(3, "192.0.2.8"), 0)]
@@ -157,13 +255,21 @@ def test_start_makes_missing_sets_and_leaves_good_ones():
 
 def test_start_refuses_a_set_that_cannot_serve():
     for wrong, said in (
-        (EMPTY.replace("hash:ip,port", "hash:ip"), "not of type"),
-        (EMPTY.replace("family inet ", "family inet6 "), "not of type"),
-        (EMPTY.replace(" timeout 0", ""), "without a time-out"),
-        (EMPTY.replace(" timeout 0", "") + "192.0.2.7,tcp:22 timeout 7\n", "without a time-out"),
+        (EMPTY.replace("hash:ip,port", "hash:net"), "not of type hash:ip,port, hash:net,port or hash:ip family inet; "),
+        (EMPTY.replace("hash:ip,port", "hash:ip,port,ip"), "not of type"),
+        (EMPTY.replace("family inet ", "family inet6 "), "name another in set = "),
+        (EMPTY.replace("hash:ip,port", "hash:ip").replace(" timeout", " netmask 24 timeout"), "made with a mask"),
+        (EMPTY.replace(" timeout 0", " timeout 0 bitmask 255.255.0.0"), "made with a mask"),
     ):
         door, tape = port(("ipset list knop", wrong))
         assert said in raises(PortError, drive, door.start())
+
+
+def test_set_for_ipv6_may_have_a_name_of_its_own():
+    door, tape = port(options={"set6": "six"})
+    drive(door.open(grant(source="2001:db8::7"), 30))
+    assert tape.lines == ["ipset add -exist six 2001:db8::7,tcp:22 timeout 30"]
+    assert "--match-set six src,dst" in door.rule()
 
 
 def test_stop_deletes_only_ours_and_only_when_asked():
@@ -176,7 +282,14 @@ def test_stop_deletes_only_ours_and_only_when_asked():
 
 
 def test_options_that_cannot_be_meant_name_their_line():
-    for options in ({"set": "x" * 31}, {"set": ""}, {"set": "a b"}, {"maxelem": "0"}, {"maxelem": "many"}):
+    for options in (
+        {"set": "x" * 31},
+        {"set": ""},
+        {"set": "a b"},
+        {"set6": "x" * 32},
+        {"maxelem": "0"},
+        {"maxelem": "many"},
+    ):
         assert raises(ConfigError, build, options).startswith("tinyknop.toml:7: port.door: ")
 
 
@@ -192,7 +305,7 @@ def test_netlink_carrier_refuses_words_it_does_not_know():
         "iptables -F knop",
         "ipset list",
         "ipset list " + "x" * 32,
-        "ipset add -exist knop 192.0.2.7,tcp:22",  # would be for ever
+        "ipset add -exist knop 192.0.2.7,tcp:22 timeout",
         "ipset add -exist knop 192.0.2.7,tcp:22 timeout 2147484",
         "ipset add -exist knop 192.0.2.7,tcp:65536 timeout 1",
         "ipset add -exist knop 192.0.2.7,nonsense:1 timeout 1",

@@ -88,7 +88,7 @@ def test_a_command_of_too_many_words_or_none_is_not_run(lines, tmp_path):
     assert run("touch " + " ".join([str(path)] * 30)) == 0 and not path.exists()
     assert lines[-1].endswith("command returned -6, pid_status: 0")
     assert run(" \t ") == 0
-    run("touch " + " ".join([str(path)] * 29))
+    run("touch " + " ".join([str(path)] * 27))
     assert path.exists()
 
 

@@ -65,7 +65,7 @@ class Capture:
                 link, frame = next(self._records)
                 datagram = self._kept(link, frame)
             except StopIteration:
-                return self._end("end of %s" % self.path, 0)
+                return self._end("end of %s" % self.path, None)
             except (OSError, ValueError, ConfigError) as error:
                 return self._end("%s: %s" % (self.path, error), 1)
             if datagram is not None:

@@ -16,7 +16,7 @@ from tinyknop.child import ended
 from tinyknop.compat import monotonic
 from tinyknop.errors import ConfigError, Rejected
 
-MOST_WORDS = 30
+MOST_WORDS = 28  # sudo's included (fwknopd 2.6.10)
 MOST_COMMANDS = 32  # at once: a process each, and their output goes nowhere that fills up
 NOT_CONVERTED = -6  # what fwknopd 2.6.10 reports for too many words
 NOT_STARTED = 255  # the exit status that it reports where the program cannot be started
@@ -112,8 +112,12 @@ class Executor:
             names = (entry.pw_name, stanza.exec_group or entry.pw_name, entry.pw_uid, gid)
             suffix = " setuid/setgid user/group to %s/%s (UID=%d,GID=%d)" % names
         log.info("%sRunning command '%s'%s", say, " ".join([*prefix, shown(text)]), suffix)
-        if not 1 <= len(words) <= MOST_WORDS:
-            log.warning("%sError converting cmd str to argv: a command is 1 to %d words", say, MOST_WORDS)
+        if not words or len(prefix) + len(words) > MOST_WORDS:
+            log.warning(
+                "%sError converting cmd str to argv via strtoargv(): a command has 1 to %d words, sudo's included",
+                say,
+                MOST_WORDS,
+            )
             return None
         output = subprocess.DEVNULL if sys.__stdout__ is None else 1
         process = subprocess.Popen(

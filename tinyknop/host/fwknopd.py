@@ -244,11 +244,14 @@ def serve(options, settings, stanzas):
         os.replace(settings.digest_file, settings.digest_file + "-old")
     if ready is not None or "syslog-enable" in options:
         to_syslog(settings, plain)
-    announce(settings)
+    if settings.captures[0]["kind"] != "udp":
+        announce(settings)
     words = Phrases()
     words.take(settings, stanzas)
 
     def detached():
+        if settings.captures[0]["kind"] == "udp":  # said only once it is so: a knock before that would be lost
+            announce(settings)
         if ready is not None:
             detach(ready)
             to_syslog(settings)

@@ -161,6 +161,8 @@ class Phrases(Says):
             text = "Username in SPA data (%s) does not match required username: %s"
             return "warning", text % (packet.username, stanza.require_user)
         if stage == "disabled":
+            if self.settings.test and packet.message_type == spa.COMMAND:
+                return "warning", "--test mode enabled, skipping command execution."
             nat = "SPA packet from %s requested NAT access, but is not enabled/supported" % source
             return "warning", DISABLED.get(packet.message_type, nat)
         if stage == "signature":

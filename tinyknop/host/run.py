@@ -7,6 +7,8 @@ from tinyknop import log
 from tinyknop.errors import TinyknopError
 from tinyknop.host.tools import Tools
 
+IDLE_S = 0.2  # seconds between two looks whether anything is still open
+
 NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAYS = (  # event, what is logged
     ("ready", "ready: %(captures)s; %(stanzas)s"),
@@ -83,12 +85,25 @@ class Service:
             self.loop.spawn(self.reload())
 
     def over(self, reason, status):
-        """Ends the daemon for a reason of its own: a capture that is through, or can go no further."""
-        if not self.stopping:
+        """Ends the daemon for a reason of its own: a capture that is through (status None), or can go no further.
+
+        After the former what was opened keeps its time.
+        """
+        if status is None:
+            self.loop.spawn(self.finish(reason))
+        elif not self.stopping:
             (log.error if status else log.info)("%s", reason)
             self.status = status
             self.stopping = True
             self.loop.spawn(self.stop())
+
+    async def finish(self, reason):
+        """Ends the daemon once nothing is open any more."""
+        from tinyknop.loop import sleep
+
+        while not self.daemon.idle():
+            await sleep(IDLE_S)
+        self.over(reason, 0)
 
     async def reload(self):
         """Takes the configuration anew; keeps the old one where the new one is broken, and says so."""

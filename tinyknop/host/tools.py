@@ -24,6 +24,10 @@ class Tools:
         if self._executor is not None:
             self._executor.take(settings)
 
+    def idle(self):
+        """Tells whether no command runs."""
+        return self._executor is None or not self._executor.running
+
     def execute(self, command, stanza):
         """Starts a command message's command, and returns at once."""
         from tinyknop.host.execute import Executor
@@ -40,6 +44,8 @@ class Tools:
         if signature is not None:
             text = "Incoming SPA data signed by '%s' (fingerprint '%s')."
             log.info(text, signature.key_id[-8:], signature.fingerprint)
+        if gpg.require_sig and (signature is None or not (signature.valid or gpg.ignore_sig)):
+            allowed(signature, gpg)  # raises: not remembered, or whoever has the public key could fill our memory
         try:
             allowed(signature, gpg)
         except Rejected as error:
