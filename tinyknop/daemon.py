@@ -11,6 +11,7 @@ from .says import Says
 
 _STEP = 2000  # ms by which the wall clock must leave the monotonic one to count as stepped
 _LOOK_AT_CLOCK = 1000  # ms
+_JUNK = "size prefix http source destination expired hint length key charset hmac".split()
 _SUMMARY = 60000  # ms between two summaries of refused packets
 
 
@@ -85,12 +86,17 @@ class Daemon:
         self.captures = wanted
 
     def heard(self, datagram):
-        """Judges a datagram and acts on it; whatever a packet holds, nothing is raised."""
-        self._act(self._gate.judge(datagram, compat.wall(), self._replay), datagram)
+        """Judges a datagram and acts on it; whatever a packet holds, nothing is raised.
+
+        Tells whether it was worth something to anybody: junk makes a capture suspicious of its source.
+        """
+        decision = self._gate.judge(datagram, compat.wall(), self._replay)
+        self._act(decision, datagram)
         if self.limit:
             self._heard += 1
             if self._heard == self.limit:
                 self.over("Incoming packet count limit of %d reached" % self.limit, 0)
+        return decision.stage not in _JUNK
 
     def _act(self, decision, datagram):
         if decision.packet is not None:
