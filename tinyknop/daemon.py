@@ -4,8 +4,9 @@ from . import capture, compat, log, net
 from .control import Door
 from .errors import Rejected, TinyknopError
 from .gate import STAGES, Decision, Gate, same_family
-from .grants import Nat, replaced
+from .grants import Grant, Nat, replaced
 from .keeper import Keeper, bare
+from .keywords import number
 from .replay import Replay
 from .says import Says
 
@@ -33,7 +34,7 @@ class Daemon:
         self._summed = dict(self.counters)
         self._replay = Replay(settings.digest_file, settings.ageing, settings.max_age, settings.replay)
         self.says.replay = self._replay
-        self._door = Door(settings.state_dir + "/tinyknop.sock", self.report)
+        self._door = Door(settings.state_dir + "/tinyknop.sock", self.asked)
         self._offset = compat.wall() * 1000 - compat.monotonic()
         self._swept = False
         self._heard = 0  # packets, where there is a limit
@@ -165,7 +166,7 @@ class Daemon:
             self._refuse(turned(decision, error), datagram)
 
     def _open(self, grant, stanza, datagram):
-        self.keeper.open(grant, stanza, datagram)
+        self.says.opened(self.keeper.open(grant, stanza.ports), stanza, datagram)
         self.counters["granted"] += 1
 
     def _watch_clock(self):
@@ -222,16 +223,53 @@ class Daemon:
                 await task
         await self.keeper.stop()
 
+    def asked(self, words):
+        """Returns what a request at the socket comes to: the report, or {"done": text}, or {"error": text}."""
+        try:
+            if not words:
+                return self.report()
+            if words[0] == "open":
+                return {"done": self._open_by_hand(*words[1:])}
+            if words[0] == "close":
+                return {"done": self._close_by_hand(words[1])}
+            return {"error": "%s: no such request" % words[0]}
+        except (ValueError, TypeError, IndexError) as error:
+            return {"error": str(error)}
+        except Rejected as error:
+            return {"error": error.reason}
+
+    def _open_by_hand(self, source, wanted, seconds, names):
+        source, now = net.printed(net.packed(source)), compat.wall()
+        names = tuple(names.split(","))
+        for name in names:
+            if name not in self.keeper.workers:
+                raise ValueError("no port called %s runs; there are %s" % (name, ", ".join(self.keeper.workers)))
+        until = now + number(1, 8388608)(seconds, None)
+        grant = Grant(None, source, net.openings(wanted), now, until, "by hand", None, "0.0.0.0", source)
+        grant = self.keeper.open(grant, names)
+        log.info("opened %s for %s until %d, by hand", wanted, source, grant.until)
+        return "%d" % grant.id
+
+    def _close_by_hand(self, which):
+        grants, owed, _ = self.keeper.report(compat.wall())
+        found = [row["id"] for row in grants + owed if which in (row["source"], "%d" % row["id"])]
+        if not found:
+            raise ValueError("%s: neither open nor owed" % which)
+        for one in found:
+            self.keeper.closed_by_hand(one)
+        return ",".join(["%d" % one for one in found])
+
     def report(self):
         """Returns the state of everything as lists and dicts, for `tinyknop status`."""
         now = compat.wall()
-        grants, ports = self.keeper.report(now)
+        grants, owed, ports = self.keeper.report(now)
         heard = [{"device": one.describe(), "received": one.received, "dropped": one.dropped} for one in self.captures]
         return {
             "started": self.started,
             "now": now,
             "counters": self.counters,
             "grants": grants,
+            "owed": owed,
             "ports": ports,
             "captures": heard,
         }

@@ -110,11 +110,13 @@ class Keeper:
         live = [(grant, self._names[number]) for number, grant in self.grants.live.items()]
         return live + list(self._owed.values())
 
-    def open(self, asked, stanza, datagram):
-        """Journals a grant, then tells its ports; raises Rejected("full", ...) where it cannot be journaled."""
+    def open(self, asked, names):
+        """Journals a grant, then tells the ports of these names; returns it as it is kept.
+
+        Raises Rejected("full", ...) where it cannot be journaled.
+        """
         known = len(self.grants.live)
         grant = self.grants.add(asked)
-        names = stanza.ports
         try:
             lasting = any([self.workers[name].port.outlives_us for name in names])
             self._journal.opened(grant, names, lasting)
@@ -123,10 +125,10 @@ class Keeper:
                 self.grants.remove(grant.id)
             raise
         self._names[grant.id] = names
-        self.says.opened(grant, stanza, datagram)
         for name in names:
             self.workers[name].open(grant)
         self._end_at(grant, grant.until - grant.opened)
+        return grant
 
     def _end_at(self, grant, seconds):
         timer = self._timers.pop(grant.id, None)
@@ -146,6 +148,19 @@ class Keeper:
             self.workers[name].close(grant)
         if not names:
             self._struck(number)
+
+    def closed_by_hand(self, number):
+        """Ends a grant, or lets go of a close that is owed; tells whether there was one."""
+        if number in self.grants.live:
+            self.close(number)
+            return True
+        if number not in self._owed:
+            return False
+        for name in self._owed[number][1]:
+            if name in self.workers:
+                self.workers[name].forget(number)
+        self._struck(number)
+        return True
 
     def _confirmed(self, worker, number):
         if number not in self._owed:
@@ -235,14 +250,15 @@ class Keeper:
                 log.error("%s", error)
 
     def report(self, now):
-        """Returns (rows of grants, rows of ports), for `tinyknop status`."""
+        """Returns (rows of grants, of closes that are owed, of ports), for `tinyknop status`."""
         grants = [_row(grant, self._names[number], now) for number, grant in self.grants.live.items()]
+        owed = [_row(grant, names, now) for grant, names in self._owed.values()]
         rows = []
         for name, worker in self.workers.items():
             row = {"name": name, "device": worker.port.describe(), "failure": worker.failure, "owed": worker.owes()}
             row["failing_since"] = worker.failing_since
             rows.append(row)
-        return grants, rows
+        return grants, owed, rows
 
 
 def _row(grant, names, now):

@@ -76,6 +76,12 @@ class Worker:
         """Returns how many closes are not confirmed."""
         return len(self._owed)
 
+    def forget(self, number):
+        """Lets go of a close that is owed: somebody saw to it."""
+        if number in self._owed:
+            self._owed.remove(number)
+        self._tries.pop(number, None)
+
     def busy(self):
         """Tells whether something is still to be said; not while the port fails, which may last."""
         return self.failure is None and bool(self._queue.items or self._saying)

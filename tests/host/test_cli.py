@@ -81,6 +81,7 @@ def answering(path, data):
 
     def serve_one():
         caller, _ = server.accept()
+        caller.recv(4096)
         caller.sendall(data)
         caller.close()
         server.close()

@@ -249,6 +249,7 @@ def status(daemon):
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         client.connect(daemon.state + "/tinyknop.sock")
+        client.shutdown(socket.SHUT_WR)
         chunks = []
         while True:
             chunk = client.recv(65536)

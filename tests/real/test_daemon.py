@@ -82,7 +82,7 @@ def test_rubbish_changes_nothing(guarded, capture):
 
 def test_rubbish_in_the_control_socket_changes_nothing(guarded):
     daemon = peers.serve(guarded)
-    for payload in (b"", b"\xff" * 70000, b"{" * 1000 + b"\n", b"null\n"):
+    for payload in (b"", b"\xff" * 70000, b"{" * 1000 + b"\n", b"[" * 4000 + b"\n", b"null\n", b"[1]\n"):
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(2)
             client.connect(daemon.state + "/tinyknop.sock")
@@ -224,4 +224,33 @@ def test_an_interface_that_is_not_there_is_named(network):
     daemon = peers.front_end(network, ready=False, pcap_intf="nothere0")
     assert daemon.wait() == 1
     assert "nothere0" in daemon.text()
+    no_fault(daemon)
+
+
+def by_hand(network, daemon, *words, check=True):
+    """Runs a command of ours beside the daemon; returns its output."""
+    argv = [*peers.PYTHON, "-m", "tinyknop", words[0], "--socket", daemon.state + "/tinyknop.sock", *words[1:]]
+    return network.at(network.server, "env", "PYTHONPATH=" + peers.ROOT, *argv, check=check)
+
+
+def test_a_person_opens_lists_and_closes_without_a_knock(guarded):
+    daemon = peers.serve(guarded)
+    assert guarded.can_connect() is False
+    said = by_hand(guarded, daemon, "open", net.CLIENT, "tcp/%d" % net.SERVICE, "-t", "60")
+    assert said.startswith("1: open for 60 s")
+    assert guarded.wait_connect(True) is not None
+    assert "%s  tcp/%d" % (net.CLIENT, net.SERVICE) in by_hand(guarded, daemon, "list")
+    daemon.kill()  # journaled as any grant is
+    daemon = peers.serve(guarded)
+    assert "by hand" in by_hand(guarded, daemon, "list")
+    assert by_hand(guarded, daemon, "close", net.CLIENT) == "closed: 1\n"
+    assert guarded.wait_connect(False) is not None
+    for words in (
+        ("close", "9"),
+        ("open", "192.0.2", "tcp/22"),
+        ("open", net.CLIENT, "icmp/1"),
+        ("open", net.CLIENT, "tcp/22", "-t", "0"),
+        ("open", net.CLIENT, "tcp/22", "-p", "elsewhere"),
+    ):
+        assert words[0] + ": " in by_hand(guarded, daemon, *words, check=False), words
     no_fault(daemon)

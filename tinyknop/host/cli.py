@@ -6,13 +6,18 @@ from importlib import import_module
 
 from tinyknop.errors import TinyknopError
 
-# Name, module with main(words) -> exit status, one line of help.
+# Name, module with main(words) -> exit status (or module:function), one line of help.
 COMMANDS = (
     ("serve", "tinyknop.host.serve", "Listens for knocks and drives the ports"),
     ("knock", "tinyknop.host.knock", "Sends one knock"),
     ("keygen", "tinyknop.host.keygen", "Prints a fresh key pair for access.conf or a key file"),
     ("check", "tinyknop.host.check", "Reads a configuration, says what it means, and exits"),
     ("status", "tinyknop.host.status", "Shows what is open and what was refused"),
+    ("list", "tinyknop.host.byhand:list_", "Shows what is open, and which closes are owed"),
+    ("open", "tinyknop.host.byhand:open_", "Opens a port by hand, as a knock would"),
+    ("close", "tinyknop.host.byhand:close", "Ends an opening before its time"),
+    ("compile", "tinyknop.host.compile", "Makes one JSON file of a configuration, for a board"),
+    ("console", "tinyknop.host.console", "Logs in to a router as a port would, and shows what passes"),
     ("demo", "tinyknop.host.demo", "Shows a knock open and close a real firewall, in namespaces of its own"),
     ("fwknopd", "tinyknop.host.fwknopd", "Stands in for fwknop's daemon, with its files and options"),
     ("fwknop", "tinyknop.host.fwknop", "Stands in for fwknop's client, with its options and rc file"),
@@ -39,7 +44,8 @@ def module_of(name):
 def call(name, words):
     """Runs one command and returns its exit status; what goes wrong becomes one line on stderr and status 1."""
     try:
-        status = import_module(module_of(name)).main(words)
+        module, _, function = module_of(name).partition(":")
+        status = getattr(import_module(module), function or "main")(words)
         sys.stdout.flush()
         return status or 0
     except TinyknopError as error:

@@ -164,6 +164,7 @@ class Demo:
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(5)
             line.connect(HOME + "/state/tinyknop.sock")
+            line.shutdown(socket.SHUT_WR)
             with line.makefile() as file:
                 return json.loads(file.readline())["counters"]
 

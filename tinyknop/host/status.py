@@ -1,4 +1,4 @@
-"""`tinyknop status`: asks the running daemon what is open and what it refused. Changes nothing."""
+"""`tinyknop status`: asks the running daemon what is open and what it refused."""
 
 import argparse
 import json
@@ -14,12 +14,13 @@ WAIT_S = 5  # the daemon answers between two packets; a minute-long port never h
 LONGEST = 64 << 20  # bytes; 65,536 grants are 10 MB
 
 
-def ask(path):
-    """Returns what the daemon says at its socket, as a dict; raises ConfigError where nobody answers."""
+def ask(path, words=()):
+    """Returns what the daemon says at its socket to some words, as a dict; raises ConfigError where nobody answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         caller.settimeout(WAIT_S)
         try:
             caller.connect(path)
+            caller.sendall(json.dumps(words).encode() + b"\n")
             pieces = b""
             while len(pieces) < LONGEST:
                 piece = caller.recv(65536)
@@ -57,14 +58,22 @@ def _thing(item):
     return line
 
 
-def printed(answer, now):
-    """Returns the lines that people read."""
+def opened(answer, now):
+    """Returns the lines about what is open, and about closes that some device has not confirmed."""
     lines = ["open now: %d" % len(answer.get("grants", ()))]
     rows = []
     for grant in answer.get("grants", ()):
         left = "%d s left" % max(0, grant.get("until", now) - now)
-        rows.append([str(grant.get("source", "")), _openings(grant), left, str(grant.get("stanza", ""))])
+        who = (str(grant.get("source", "")), _openings(grant), left, str(grant.get("stanza", "")))
+        rows.append(["%s:" % grant.get("id"), *who])
     lines += table(rows)
+    owed = [["%s:" % g["id"], g["source"], _openings(g), "by " + ",".join(g["ports"])] for g in answer.get("owed", ())]
+    return lines + (["closes owed: %d" % len(owed)] if owed else []) + table(owed)
+
+
+def printed(answer, now):
+    """Returns the lines that people read."""
+    lines = opened(answer, now)
     counted = [(name, count) for name, count in answer.get("counters", {}).items() if count]
     lines.append("since the start:" if counted else "since the start: no packet")
     lines += table([[name, str(count)] for name, count in counted])
@@ -87,14 +96,20 @@ def socket_of(options):
     return os.path.join(state_dir, "tinyknop.sock")
 
 
-def main(words):
-    """Prints what the daemon says."""
-    parser = argparse.ArgumentParser("tinyknop status", description="Shows what is open and what was refused.")
-    where = parser.add_mutually_exclusive_group()
+def parser(name, text):
+    """Returns a parser that knows where the daemon's socket is."""
+    made = argparse.ArgumentParser("tinyknop " + name, description=text)
+    where = made.add_mutually_exclusive_group()
     where.add_argument("-c", "--config", metavar="FILE", help="the daemon's configuration (%s)" % CONFIG)
     where.add_argument("--socket", metavar="PATH", help="the daemon's socket (%s/tinyknop.sock)" % STATE_DIR)
-    parser.add_argument("--json", action="store_true", help="as the daemon sent it")
-    options = parser.parse_args(words)
+    return made
+
+
+def main(words):
+    """Prints what the daemon says."""
+    made = parser("status", "Shows what is open and what was refused.")
+    made.add_argument("--json", action="store_true", help="as the daemon sent it")
+    options = made.parse_args(words)
     answer = ask(socket_of(options))
     print(json.dumps(answer) if options.json else "\n".join(printed(answer, int(time.time()))))
     return 0

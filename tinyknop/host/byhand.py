@@ -1,0 +1,43 @@
+"""`tinyknop open`, `close` and `list`: what a person does without a knock; journaled and closed as any grant is."""
+
+import time
+
+from tinyknop.errors import ConfigError
+from tinyknop.host import status
+
+
+def ask(options, *words):
+    """Returns what the daemon says it has done; raises ConfigError with its reason where it did nothing."""
+    answer = status.ask(status.socket_of(options), words)
+    if "error" in answer:
+        raise ConfigError(words[0], answer["error"])
+    return answer.get("done", "")
+
+
+def open_(words):
+    """Opens something for an address."""
+    made = status.parser("open", "Opens a port for an address, as if it had knocked.")
+    made.add_argument("address", metavar="ADDR", help="the address to let in")
+    made.add_argument("openings", metavar="LIST", help="what to open, such as tcp/22,udp/53")
+    made.add_argument("-t", "--timeout", metavar="SECONDS", default="30", help="for how long (%(default)s)")
+    made.add_argument("-p", "--ports", metavar="NAMES", default="firewall", help="through which ports (%(default)s)")
+    options = made.parse_args(words)
+    number = ask(options, "open", options.address, options.openings, options.timeout, options.ports)
+    print("%s: open for %s s; `tinyknop close %s` ends it" % (number, options.timeout, number))
+    return 0
+
+
+def close(words):
+    """Closes what is open for an address, or under a number; lets go of closes that are owed."""
+    made = status.parser("close", "Ends an opening before its time.")
+    made.add_argument("which", metavar="NUMBER|ADDR", help="as `tinyknop list` shows it")
+    options = made.parse_args(words)
+    print("closed: %s" % ask(options, "close", options.which))
+    return 0
+
+
+def list_(words):
+    """Prints what is open."""
+    options = status.parser("list", "Shows what is open, and which closes a device still owes.").parse_args(words)
+    print("\n".join(status.opened(status.ask(status.socket_of(options)), int(time.time()))))
+    return 0

@@ -1,0 +1,28 @@
+"""`tinyknop compile`: one JSON file of a configuration, keys taken in, for a board that reads nothing else."""
+
+import argparse
+import os
+
+from tinyknop import config
+from tinyknop.config import compiled
+from tinyknop.errors import ConfigError
+
+
+def main(words):
+    """Prints the JSON, or writes it to a file that only its owner can read."""
+    parser = argparse.ArgumentParser("tinyknop compile", description="Makes one JSON file of a configuration.")
+    parser.add_argument("file", metavar="FILE", help="tinyknop.toml, fwknopd.conf, access.conf or JSON")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write it there; it holds the keys")
+    options = parser.parse_args(words)
+    text = compiled.dump(*config.load(options.file))
+    if options.output is None:
+        print(text)
+        return 0
+    try:
+        handle = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            os.fchmod(handle, 0o600)
+            file.write(text + "\n")
+    except OSError as error:
+        raise ConfigError(options.output, "cannot be written: %s" % error.strerror) from None
+    return 0
