@@ -44,7 +44,7 @@ def number(low, top):
         digits = value
         if not value or not compat.only_in(value.encode(), DIGITS):
             digits = value[: leading(value)]
-            if warn is None or value[:1] == "-":
+            if warn is None or value[:1] in ("-", "+"):
                 raise ValueError("%r is not a whole number from %d to %d" % (value, low, top))
             warn("%r is taken for %s: write the number alone" % (value, digits or "0"))
         if len(digits) > 18 or not low <= int(digits or "0") <= top:

@@ -71,9 +71,10 @@ def finish(settings, stanzas, where):
 
 def able(stanza, settings):
     """Raises ConfigError where this machine cannot run or open what a stanza allows."""
-    if stanza.gpg is not None and stanza.gpg.home != settings.gpg_home and not is_directory(stanza.gpg.home):
-        raise ConfigError(stanza.where, "GPG_HOME_DIR: %s is not a directory: check the path" % stanza.gpg.home[:80])
-    if stanza.cmd_exec or stanza.gpg is not None:
+    if stanza.gpg_home is not None and not is_directory(stanza.gpg_home):
+        raise ConfigError(stanza.where, "GPG_HOME_DIR: %s is not a directory: check the path" % stanza.gpg_home[:80])
+    accounts = (stanza.exec_user, stanza.exec_group, stanza.sudo_user, stanza.sudo_group)
+    if stanza.cmd_exec or stanza.gpg is not None or any(accounts):
         try:
             execute = __import__("tinyknop.host.execute", None, None, ("check",))
         except ImportError:

@@ -40,6 +40,8 @@ def lines(path, data):
         where = "%s:%d" % (path, number + 1)
         if len(line) > LONGEST_LINE:
             raise ConfigError(where, "longer than %d characters: shorten the line" % LONGEST_LINE)
+        if b"\0" in line:
+            raise ConfigError(where, "holds a NUL byte: take it out")
         try:
             words = line.decode().strip(_BLANKS)
         except UnicodeError:
@@ -80,6 +82,8 @@ def _substituted(value, known):
     end = 1
     while end < len(value) and value[end] in _UPPER:
         end += 1
+    if end == 1 and len(value) > 1:
+        return value  # no name begins here
     if value[1:end] not in known:
         return None
     rest = value[end:].split()

@@ -3,6 +3,7 @@
 import os
 
 from ..errors import ConfigError
+from ..keywords import address
 from ..settings import CHAINS, kind_of
 
 IPFW = "start_rule max_rules active_set expire_set purge_interval check_state flush_at_init flush_at_exit".split()
@@ -13,6 +14,11 @@ def outfit(settings, where):
     """Gives settings their captures and their port; returns them. Raises ConfigError."""
     if settings.firewall is None:
         settings.firewall = first_firewall()
+    if settings.enable_snat and settings.snat_to is not None:
+        try:
+            address(settings.snat_to, None)
+        except ValueError as error:
+            raise ConfigError(settings.places["snat_to"], "Invalid IPv4 addr for SNAT_TRANSLATE_IP: %s" % error)
     settings.kind = kind_of(settings.firewall) or "nftables"
     if settings.kind == "ipfw" and settings.ipfw_active_set == settings.ipfw_expire_set:
         raise ConfigError(where, "IPFW_ACTIVE_SET_NUM and IPFW_EXPIRE_SET_NUM are the same: change one")

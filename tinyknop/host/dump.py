@@ -3,6 +3,7 @@
 import time
 
 from tinyknop import crypto
+from tinyknop.keywords import leading
 from tinyknop.settings import KEYWORDS
 
 ORDER = """CONFIG_FILE OVERRIDE_CONFIG PCAP_INTF PCAP_FILE ENABLE_PCAP_PROMISC PCAP_FILTER PCAP_DISPATCH_COUNT
@@ -27,7 +28,6 @@ DEFAULTS = {
 }
 # What `-D` shows as the value of these is the attribute of the settings, which depends on others.
 WORKED_OUT = {
-    "ENABLE_SPA_PACKET_AGING": "ageing",
     "FWKNOP_PID_FILE": "pid_file",
     "DIGEST_FILE": "digest_file",
     "FIREWALL_EXE": "firewall",
@@ -59,6 +59,8 @@ def config(settings, path, overrides):
         value = given.get(name, DEFAULTS.get(name, shown(row[4]) if row and name not in DEFAULTS else None))
         if name in WORKED_OUT:
             value = shown(getattr(settings, WORKED_OUT[name]))
+        if name == "ENABLE_SPA_PACKET_AGING" and value is None:
+            value = shown(settings.ageing)
         lines.append("%3d. %-28s =  '%s'" % (number, name, "<not set>" if value is None else value))
     return [*lines, ""]
 
@@ -72,21 +74,23 @@ def stanza(one):
         "KEY_LEN": "%d" % length[0],
         "HMAC_KEY_LEN": "%d" % length[1],
         "HMAC_DIGEST_TYPE": "%d" % (crypto.NAMES.index(one.keys.hmac) + 1 if length[1] else 0),
-        "FW_ACCESS_TIMEOUT": given.get("FW_ACCESS_TIMEOUT", "30"),
+        "FW_ACCESS_TIMEOUT": _number(given.get("FW_ACCESS_TIMEOUT", ""), 30),
         "MAX_FW_TIMEOUT": "%d" % (one.max_timeout or 300),
-        "CMD_CYCLE_TIMER": given.get("CMD_CYCLE_TIMER", "0"),
+        "CMD_CYCLE_TIMER": _number(given.get("CMD_CYCLE_TIMER", ""), 0),
         "FORCE_NAT\0(ip)": force_nat and force_nat[0],
         "FORCE_NAT\0(port)": "%d" % (force_nat[1] if force_nat else 0),
         "FORCE_SNAT\0(ip)": one.force_snat,
         "ACCESS_EXPIRE": one.expires and time.asctime(time.localtime(one.expires)),
-        "GPG_HOME_DIR": one.gpg and one.gpg.home,
+        "GPG_HOME_DIR": one.gpg_home or one.gpg and one.gpg.home,
         "REQUIRE_SOURCE_ADDRESS": _yes(one.require_source),
-        "GPG_REQUIRE_SIG": _yes(one.gpg and one.gpg.require_sig),
-        "GPG_IGNORE_SIG_VERIFY_ERROR": _yes(one.gpg and one.gpg.ignore_sig),
+        "GPG_REQUIRE_SIG": _yes(one.gpg.require_sig if one.gpg else yes(given.get("GPG_REQUIRE_SIG"))),
+        "GPG_IGNORE_SIG_VERIFY_ERROR": _yes(yes(given.get("GPG_IGNORE_SIG_VERIFY_ERROR"))),
     }
     for name in ("KEY", "HMAC_KEY", "GPG_DECRYPT_PW"):
         values[name] = SECRET if name in given or name + "_BASE64" in given else None
         values[name + "_BASE64"] = SECRET if name + "_BASE64" in given else None
+    if one.gpg:
+        values["GPG_DECRYPT_PW"] = SECRET
     booleans = "ENABLE_CMD_EXEC ENABLE_CMD_SUDO_EXEC FORCE_MASQUERADE DISABLE_DNAT FORWARD_ALL".split()
     attributes = "cmd_exec sudo masquerade disable_dnat forward_all".split()
     values.update({name: _yes(getattr(one, attribute)) for name, attribute in zip(booleans, attributes)})
@@ -103,6 +107,15 @@ def access(stanzas):
     for one in stanzas:
         lines += stanza(one)
     return [*lines, ""]
+
+
+def _number(text, default):
+    digits = text[: leading(text)]
+    return "%d" % (int(digits or "0") or default)
+
+
+def yes(value):
+    return (value or "")[:1] in ("y", "Y")
 
 
 def _yes(value):

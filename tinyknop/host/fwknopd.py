@@ -168,11 +168,9 @@ def entries(options, warn):
     path = options.get("config-file", os.path.abspath(CONFIG))
     known = {"CONFIG_FILE": path}
     found = reader.entries(path, warn, known)
-    for other in options.get("override-config", "").split(","):
+    for other in (known.get("OVERRIDE_CONFIG") or options.get("override-config", "")).split(","):
         if other:
             found += reader.entries(os.path.abspath(other), warn, known)
-    if "access-file" in options and "access-folder" not in options:
-        found = [entry for entry in found if entry[0] != "ACCESS_FOLDER"]
     found += [(variable, options[name], "--" + name) for name, variable in OVERRIDES if name in options]
     found += [(variable, "Y", "--" + name) for name, variable in SWITCHES if name in options]
     return found, path
@@ -181,10 +179,19 @@ def entries(options, warn):
 def read(options, warn):
     """Returns (settings, stanzas) as files and options want them; raises ConfigError."""
     import tinyknop.ports as ports  # mypy cannot see that ports/ is tinyknop.ports
+    from tinyknop.ports.shared import rules
+    from tinyknop.settings import CHAINS
 
     found, path = entries(options, warn)
     settings, stanzas = config.fwknop(found, path, warn=warn)
     settings.test = "test" in options
+    if settings.kind in ("iptables", "firewalld"):
+        for _, option, _ in CHAINS:  # fwknopd reads those that are not used as well
+            try:
+                rules.chain(getattr(settings, option))
+            except ValueError as error:
+                where = settings.places.get(option, path)
+                raise ConfigError(where, "%s: %s" % (option, error)) from None
     for name in sorted(settings.ports):
         ports.make(name, settings.ports[name], {})  # a chain that cannot be is found before anything is opened
     return settings, stanzas
