@@ -16,8 +16,8 @@ LAYERS = (
     ("errors", "compat", "log"),
     ("crypto", "net", "netlink"),
     ("keywords", "nft", "conntrack", "web"),
-    ("spa", "seal", "stanza", "settings"),
-    ("config", "gate", "replay", "grants", "lines"),
+    ("spa", "seal", "hints", "stanza", "settings"),
+    ("config", "gate", "rules", "replay", "grants", "lines"),
     ("journal", "loop", "child", "capture", "console", "watch"),
     ("ports", "worker", "control", "says"),
     ("keeper",),
@@ -28,7 +28,7 @@ LAYERS = (
 ONE_OVER_ANOTHER = {("ports/firewalld.py", "tinyknop.ports.iptables")}
 FOR_PORTS = {"errors", "compat", "log", "console", "net", "netlink"}
 FOR_CARRIERS = FOR_PORTS | {"loop", "child", "nft", "conntrack"}
-SANS_IO = ("spa", "seal", "stanza", "gate", "grants", "netlink")
+SANS_IO = ("spa", "seal", "stanza", "gate", "rules", "hints", "grants", "netlink", "console")
 OUTSIDE_WORLD = {"socket", "select", "time", "os", "io", "termios", "subprocess", "threading"}
 CLOCK_AND_DISK = {"monotonic", "wall", "fsync", "boot_id"}
 # Packet fills in an absent timestamp, as the public API promises.

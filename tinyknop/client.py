@@ -10,6 +10,7 @@ import time
 from . import crypto, log, net, spa
 from .compat import monotonic, only_in, peer, urandom, wall
 from .errors import ConfigError, Rejected
+from .hints import hint
 from .seal import GPG_LENGTH, LONGEST_KEY, MODES, Keys, seal
 
 PORT = 62201
@@ -187,12 +188,6 @@ def parse_keys(data, path):
     if not entries:
         raise ConfigError(path, "no key in it: make one with `tinyknop keygen -o FILE`")
     return entries
-
-
-def hint(hmac_key, timestamp):
-    """Returns the three bytes by which a tinyknop server finds the stanza without trying every key."""
-    slot = (timestamp // 60).to_bytes(8, "big")
-    return crypto.mac("sha256", hmac_key)(b"tinyknop hint" + slot)[:3]
 
 
 def _sealed(target, keys, count, now):

@@ -4,13 +4,16 @@ The order of the checks is that of docs/fwknopd.md section 4, with one change: a
 and before anything is decrypted. A failed check moves on to the next stanza; the first that grants ends the search.
 """
 
+from binascii import a2b_base64
 from collections import namedtuple
 
-from . import compat, crypto, net, spa, web
+from . import crypto, net, spa, web
+from .compat import only_in
 from .errors import Rejected
-from .grants import Grant, Nat
-from .seal import GPG_LENGTH, GPG_PREFIX, PREFIX, check, decode
-from .spa import from_base64, to_base64
+from .hints import PLACE, Hints
+from .rules import Command, given
+from .seal import GPG_LENGTH, GPG_PREFIX, LONGEST_HMAC_KEY, PREFIX, decode
+from .spa import BASE64, from_base64, to_base64
 
 # Every reason for which a packet is refused, in the order in which it is found out.
 _INPUT = "size prefix http source destination expired hint length key charset hmac replay decrypt fields digest "
@@ -19,15 +22,12 @@ STAGES = tuple((_INPUT + _FIELDS + "disabled full").split(" "))
 _RANK = {stage: rank for rank, stage in enumerate(STAGES)}
 
 SHORTEST, LONGEST = 140, 1500  # bytes; fwknopd drops anything else unread
-DEFAULT_MAX_TIMEOUT = 300  # seconds; where a stanza sets no MAX_FW_TIMEOUT this caps only what a client asks for
-ANY_SOURCE = (bytes(4), bytes(16))  # 0.0.0.0 or :: in a message: the packet's own source
+_PREFIXED = PREFIX[:1] + GPG_PREFIX[:1]
 
 # source and destination are packed addresses, proto is the IP protocol's number.
 Datagram = namedtuple("Datagram", "payload source sport destination dport proto")
 # A grant or a command, or a stage and a reason, or what GPG has to open first; stanza and packet as far as known.
 Decision = namedtuple("Decision", "grant command stage reason stanza packet pending")
-# What a command message asks for: its text, the address that it names, and the one that it came from.
-Command = namedtuple("Command", "text source sender")
 # An OpenPGP message to open, and the group of stanzas that it may be for.
 Pending = namedtuple("Pending", "group message")
 
@@ -43,41 +43,129 @@ _CHARSET = _refused("charset", "a character outside base64")
 _SOURCE = _refused("source", "no stanza is for this source")
 _DESTINATION = _refused("destination", "no stanza is for this destination")
 _EXPIRED = _refused("expired", "the stanza has expired")
+_HINT = _refused("hint", "no hint of a stanza in it, and the stanza requires one")
 _HMAC = _refused("hmac", "the HMAC does not match that of any stanza")
 _REPLAY = _refused("replay", "this very packet has been here before")
 _RIJNDAEL = _refused("length", "400 characters or more are taken for GPG, and the stanza has none")
 _GPG = _refused("length", "less than 400 characters are not GPG, and the stanza has no other key")
 
 
-class _Group:
-    """Stanzas that share their keys, in file order."""
+# Stanzas that share all their keys and follow each other in their family.
+_Group = namedtuple("_Group", "keys gpg stanzas")
 
-    def __init__(self, keys, gpg):
-        self.keys = keys
-        self.gpg = gpg
-        self.stanzas = []
-        # The states of the HMAC are made here, once; None where a packet of this group carries none.
+
+class _Family:
+    """Stanzas of which more than one may be able to read the same packet, in file order."""
+
+    def __init__(self, stanzas):
+        keys = stanzas[0].keys
+        self.groups = []
+        last = None
+        for stanza in stanzas:
+            kind = (stanza.keys.key, stanza.keys.mode, stanza.gpg)
+            if kind != last:
+                self.groups.append(_Group(stanza.keys, stanza.gpg, []))
+            self.groups[-1].stanzas.append(stanza)
+            last = kind
+        # The states of the HMAC are made here, once; None where a packet of this family carries none.
         self.mac = None if keys.hmac_key is None else crypto.mac(keys.hmac, keys.hmac_key)
-        self.mac_length = keys.hmac_length
+        self.mac_length, self.padding = keys.hmac_length, b"=" * (-keys.hmac_length % 4)
+        if keys.hmac_key is not None and len(keys.hmac_key) > LONGEST_HMAC_KEY:
+            self.mac = _never
+        self.demands = all([s.require_hint for s in stanzas])
+        # What `usable` returns, for short packets and for long, where only a source matters, which `_Near` found.
+        self.fixed = None
+        if all([s.destination is s.expires is None and s.source == stanzas[0].source for s in stanzas]):
+            if not any([s.require_hint for s in stanzas]):
+                short = [(one, one.stanzas) for one in self.groups if one.keys.key is not None]
+                self.fixed = ((short, _GPG), ([(one, one.stanzas) for one in self.groups if one.gpg], _RIJNDAEL))
 
-    def prepare(self):
-        """Works out, once, whether a packet's addresses and the date matter at all."""
-        self.unlimited = all([s.source is None and s.destination is None and s.expires is None for s in self.stanzas])
-
-    def candidates(self, datagram, now):
-        """Returns the stanzas for a datagram's addresses and date, or what refuses it."""
+    def networks(self):
+        """Returns the networks that packets for this family come from, or None where they may come from anywhere."""
         found = []
-        refused = _SOURCE
-        for stanza in self.stanzas:
-            if not within(stanza.source, datagram.source):
-                continue
-            if not within(stanza.destination, datagram.destination):
-                refused = _later(refused, _DESTINATION)
-            elif stanza.expires is not None and now >= stanza.expires:
-                refused = _later(refused, _EXPIRED)
-            else:
-                found.append(stanza)
+        for group in self.groups:
+            for stanza in group.stanzas:
+                if stanza.source is None:
+                    return None
+                found += stanza.source
+        return found
+
+    def usable(self, datagram, now, long, hinted):
+        """Returns ([(group, the stanzas of it that a datagram may be for)], what refuses it where there are none)."""
+        found, refused = [], _SOURCE
+        for group in self.groups:
+            stanzas = []
+            for stanza in group.stanzas:
+                barred = _barred(stanza, datagram, now, hinted)
+                if barred is None:
+                    stanzas.append(stanza)
+                else:
+                    refused = _later(refused, barred)
+            if stanzas and (group.gpg if long else group.keys.key) is not None:
+                found.append((group, stanzas))
+            elif stanzas:
+                refused = _later(refused, _RIJNDAEL if long else _GPG)
         return found, refused
+
+
+def _never(text):
+    """Stands for the HMAC of a key that is too long: no packet can be for it, and fwknopd runs with it all the same."""
+    return b""
+
+
+def _barred(stanza, datagram, now, hinted):
+    """Returns what bars a datagram from a stanza before any key is tried, or None."""
+    if not within(stanza.source, datagram.source):
+        return _SOURCE
+    if not within(stanza.destination, datagram.destination):
+        return _DESTINATION
+    if stanza.expires is not None and now >= stanza.expires:
+        return _EXPIRED
+    return _HINT if stanza.require_hint and not hinted else None
+
+
+def _families(stanzas):
+    """Returns the families of some stanzas, in file order."""
+    # One HMAC key is one family. Without it a packet can be for two stanzas that share the encryption key, or have GPG.
+    gpg = [s.keys.key for s in stanzas if s.keys.hmac_key is None and s.gpg is not None]
+    found, order = {}, []
+    for stanza in stanzas:
+        keys = stanza.keys
+        same = (keys.hmac, keys.hmac_key)
+        if keys.hmac_key is None:
+            same = "gpg" if stanza.gpg is not None or keys.key in gpg else keys.key
+        if same not in found:
+            found[same] = []
+            order.append(found[same])
+        found[same].append(stanza)
+    return [_Family(these) for these in order]
+
+
+class _Near:
+    """Families by the networks that they are for: an address finds its own by one look-up for each prefix length."""
+
+    def __init__(self):
+        self._tables = {}  # (bytes of an address, bits that do not count) -> {the bits that do: families}
+
+    def add(self, networks, family):
+        """Files a family under each of its networks."""
+        for base, bits in networks:
+            free = 8 * len(base) - bits
+            table = self._tables.setdefault((len(base), free), {})
+            there = table.setdefault(int.from_bytes(base, "big") >> free, [])
+            if family not in there[-1:]:
+                there.append(family)
+
+    def lists(self, address):
+        """Returns the lists of families that a packed address is among; a family may be in several."""
+        number = int.from_bytes(address, "big")
+        found = []
+        for size, free in self._tables:
+            if size == len(address):
+                families = self._tables[(size, free)].get(number >> free)
+                if families is not None:
+                    found.append(families)
+        return found
 
 
 def within(networks, address):
@@ -95,21 +183,39 @@ def _later(one, other):
 
 
 class Gate:
-    """Judges datagrams against stanzas; keeps those used last in front."""
+    """Judges datagrams against stanzas; keeps the families used last in front.
+
+    `hints` is the table of hints, None where no stanza has any; `only_hinted`: every stanza requires one.
+    """
 
     def __init__(self, stanzas, settings):
         self.settings = settings
-        groups = {}
-        self._groups = []
-        for stanza in stanzas:
-            keys = stanza.keys
-            same = (keys.key, keys.hmac_key, keys.mode, keys.hmac, stanza.gpg)
-            if same not in groups:
-                groups[same] = _Group(keys, stanza.gpg)
-                self._groups.append(groups[same])
-            groups[same].stanzas.append(stanza)
-        for group in self._groups:
-            group.prepare()
+        families = _families(stanzas)
+        self._anywhere, self._near = [], None
+        self._demanding = False  # some are in the table of hints alone
+        owners = []
+        for family in families:
+            keys = family.groups[0].keys
+            if family.mac not in (None, _never):
+                owners.append((family.mac if keys.hmac == "sha256" else crypto.mac("sha256", keys.hmac_key), family))
+            networks = family.networks()
+            if family.demands:
+                self._demanding = True
+            elif networks is None:
+                self._anywhere.append(family)
+            else:
+                self._near = self._near or _Near()
+                self._near.add(networks, family)
+        self.hints = Hints(owners) if owners else None
+        # One family without demands is tried at once.
+        self._looks = bool(owners) and (len(families) > 1 or any([s.require_hint for s in stanzas]))
+        self.only_hinted = self._demanding and not self._anywhere and self._near is None
+        self._lists = (self._anywhere,)
+
+    def advance(self, now):
+        """Keeps the table of hints up with the wall clock, a share at a time; to be called each second."""
+        if self._looks:
+            self.hints.advance(now)
 
     def judge(self, datagram, now, seen, opened=None):
         """Returns the Decision on a Datagram at the wall-clock second `now`.
@@ -118,7 +224,7 @@ class Gate:
         the Decision is `pending`, its message is to be opened, and the datagram judged again with `opened`: a list of
         (group, plain text or None, Rejected or None: what is wrong with it or its signature).
         """
-        payload = datagram.payload
+        payload = datagram[0]
         length = len(payload)
         if not SHORTEST <= length <= LONGEST:
             return _SIZE
@@ -130,54 +236,78 @@ class Gate:
                 return _refused(error.stage, error.reason)
             datagram = Datagram(payload, datagram[1], datagram[2], datagram[3], datagram[4], datagram[5])
             length = len(payload)
-        if payload.startswith(PREFIX) or (length > GPG_LENGTH and payload.startswith(GPG_PREFIX)):
-            return _PREFIX
-        if not compat.only_in(payload, spa.BASE64):
+        if payload[0] in _PREFIXED:
+            if payload.startswith(PREFIX) or (length > GPG_LENGTH and payload.startswith(GPG_PREFIX)):
+                return _PREFIX
+        hits = ()
+        if self._looks:
+            hints = self.hints
+            if not hints.since <= now < hints.until:
+                hints.advance(now)
+            hits = hints.table.get(payload[PLACE : PLACE + 4], ())
+            if self.only_hinted and not hits:
+                return _HINT
+        if not only_in(payload, BASE64):
             return _CHARSET
-        return self._search(datagram, forwarded, now, seen, opened)
+        return self._search(datagram, hits, forwarded, now, seen, opened)
 
-    def _search(self, datagram, forwarded, now, seen, opened):
-        """Returns the Decision of the first group of stanzas that has one other than a refusal."""
-        payload = datagram.payload
+    def _search(self, datagram, hits, forwarded, now, seen, opened):
+        """Returns the Decision of the first stanza that has one other than a refusal, those hinted at first."""
+        payload = datagram[0]
         length = len(payload)
-        refused = _SOURCE
-        opened = [] if opened is None else opened
-        cut, text, wanted = -1, b"", b""
-        prefix, barrier = (PREFIX, _GPG) if length < GPG_LENGTH else (GPG_PREFIX, _RIJNDAEL)
-        equal = crypto.equal
-        for place, group in enumerate(self._groups):
-            stanzas = group.stanzas
-            if not group.unlimited:
-                stanzas, why = group.candidates(datagram, now)
-                if not stanzas:
+        long = length >= GPG_LENGTH
+        lists = self._lists if self._near is None else self._near.lists(datagram.source) + [self._anywhere]
+        if hits:
+            lists = [hits] + list(lists)
+        refused = _HINT if self._demanding and not hits else _SOURCE
+        missed = matched = False
+        tail, text, wanted, equal = -1, b"", b"", crypto.equal
+        for families in lists:
+            hinted = families is hits
+            for family in families:
+                if hinted or family.fixed is None:
+                    usable, why = family.usable(datagram, now, long, hinted)
+                else:
+                    usable, why = family.fixed[long]
+                if not usable:
                     refused = _later(refused, why)
                     continue
-            if (group.keys.key if barrier is _GPG else group.gpg) is None:
-                refused = _later(refused, barrier)
-                continue
-            if group.mac is not None:
-                # The work of every bogus packet and stanza: one HMAC, one comparison in constant time.
-                if group.mac_length != length - cut:
-                    cut = length - group.mac_length
-                    text, wanted = prefix + payload[:cut], from_base64(payload[cut:])
-                if not equal(group.mac(text), wanted):
-                    refused = refused if refused is _HMAC else _later(refused, _HMAC)
-                    continue
-            decision = self._try(group, stanzas, datagram, forwarded, now, seen, opened)
-            if decision.stage is None or decision.stage == "replay":
-                if place:
-                    self._groups.insert(0, self._groups.pop(place))
+                # The work of every bogus packet and family: one HMAC, one comparison in constant time.
+                if family.mac_length != tail:
+                    tail = family.mac_length
+                    text = (GPG_PREFIX if long else PREFIX) + payload[: length - tail]
+                    wanted = a2b_base64(payload[length - tail :] + family.padding)
+                if family.mac is not None:
+                    if matched or not equal(family.mac(text), wanted):
+                        missed = True
+                        continue
+                    matched = True  # no other HMAC can hold as well, but stanzas without one may still grant
+                opened = [] if opened is None else opened
+                decision = self._read(usable, text, datagram, forwarded, now, seen, opened)
+                if decision.stage in (None, "replay"):
+                    if not hinted:
+                        families.remove(family)
+                        families.insert(0, family)
+                    return decision
+                refused = _later(refused, decision)
+        return _later(refused, _HMAC) if missed else refused
+
+    def _read(self, usable, text, datagram, forwarded, now, seen, opened):
+        """Returns the Decision of a family's stanzas on a text, the HMAC of which holds if they have one."""
+        refused = _SOURCE
+        for group, stanzas in usable:
+            decision = self._try(group, stanzas, text, datagram, forwarded, now, seen, opened)
+            if decision.stage in (None, "replay"):
                 return decision
             refused = _later(refused, decision)
         return refused
 
-    def _try(self, group, stanzas, datagram, forwarded, now, seen, opened):
+    def _try(self, group, stanzas, text, datagram, forwarded, now, seen, opened):
         """Returns the Decision of stanzas that share their keys, the HMAC of which holds if they have one."""
-        payload = datagram.payload
         try:
-            digests = [crypto.digest("sha256", payload)]
-            long = len(payload) >= GPG_LENGTH
-            text = _message(payload, group.keys) if long else check(payload, group.keys)
+            digests = [crypto.digest("sha256", datagram.payload)]
+            long = len(datagram.payload) >= GPG_LENGTH
+            text = _message(text) if long else text
             # What this very packet has stored, for a stanza that then refused it, makes it no replay for another.
             stored = [one[1] for one in opened if one[0] is None]
             if digests[0] not in stored and seen.known(digests[0]):
@@ -188,7 +318,7 @@ class Gate:
                 if not found:
                     return Decision(None, None, None, None, stanzas[0], None, Pending(group, text))
                 packet, fault = _opened(found[0])
-                if group.mac is None:
+                if group.keys.hmac_key is None:
                     # gpg does not mind some changed bytes, so without an HMAC the text has to be new as well.
                     digests.append(crypto.digest("sha256", b"gpg" + found[0][1]))
                     if digests[1] not in stored and seen.known(digests[1]):
@@ -204,79 +334,25 @@ class Gate:
                 raise fault
         except Rejected as error:
             return _refused(error.stage, error.reason, stanzas[0])
+        return self._ruled(stanzas, packet, datagram, forwarded, now)
+
+    def _ruled(self, stanzas, packet, datagram, forwarded, now):
+        """Returns the Decision of the first stanza whose rules give something for a packet."""
         refused = _HMAC
         for stanza in stanzas:
             try:
-                given = self._given(stanza, packet, datagram, forwarded, now)
+                found = given(stanza, packet, datagram, forwarded, now, self.settings)
             except Rejected as error:
                 refused = _later(refused, _refused(error.stage, error.reason, stanza, packet))
                 continue
-            if isinstance(given, Command):
-                return Decision(None, given, None, None, stanza, packet, None)
-            return Decision(given, None, None, None, stanza, packet, None)
+            if isinstance(found, Command):
+                return Decision(None, found, None, None, stanza, packet, None)
+            return Decision(found, None, None, None, stanza, packet, None)
         return refused
 
-    def _given(self, stanza, packet, datagram, forwarded, now):
-        """Returns the Grant or the Command that a stanza gives for a packet, or raises Rejected."""
-        settings = self.settings
-        apart = now - packet.timestamp
-        if settings.ageing and abs(apart) > settings.max_age:
-            raise Rejected("age", "packet and clock are %d seconds apart" % apart)
-        address, comma, asked = packet.message.partition(",")
-        source = net.packed(address)
-        if source in ANY_SOURCE:
-            if stanza.require_source:
-                raise Rejected("address", "the packet names no address, and the stanza requires one")
-            source = forwarded or datagram.source
-        if stanza.require_user is not None and stanza.require_user != packet.username:
-            raise Rejected("user", "the user name is not the one that the stanza requires")
-        nat = self._nat(stanza, packet)
-        source, sender = net.printed(source), net.printed(datagram.source)
-        if nat is not None:
-            nat = same_family(source, nat)
-        if packet.message_type == spa.COMMAND and stanza.cycle is None:
-            if not stanza.cmd_exec or settings.test:
-                raise Rejected("disabled", "command messages are not allowed")
-            return Command(asked, source, sender)
-        openings = _allowed(stanza, asked)
-        if settings.test:
-            raise Rejected("disabled", "test mode: nothing is opened")
-        if nat is not None or stanza.cycle is not None:
-            openings = openings[:1]  # the one that is asked for first is all that fwknopd looks at
-        until = now + _seconds(stanza, packet.client_timeout)
-        destination = net.printed(datagram.destination)
-        return Grant(None, source, openings, now, until, stanza.name, nat, destination, sender)
 
-    def _nat(self, stanza, packet):
-        """Returns the Nat of a packet (its host perhaps still a name), None for none; raises Rejected."""
-        kind, settings = packet.message_type, self.settings
-        inwards, local = kind in (spa.NAT, spa.NAT_TIMEOUT), kind in (spa.LOCAL_NAT, spa.LOCAL_NAT_TIMEOUT)
-        if (inwards and not settings.forwarding) or (local and not settings.local_nat):
-            raise Rejected("disabled", "NAT is asked for, but not enabled")
-        if stanza.force_nat is not None:
-            host, port = stanza.force_nat
-        elif inwards or local:
-            host, _, port = packet.nat_access.partition(",")
-        else:
-            return None
-        snat = stanza.force_snat or ("masquerade" if stanza.masquerade else settings.snat)
-        dnat = not stanza.disable_dnat and host != "0.0.0.0"
-        return Nat(local, host, int(port), snat, stanza.forward_all, dnat)
-
-
-def same_family(source, nat):
-    """Returns a Nat as it can be for a source address; raises Rejected where the inside host is of the other family."""
-    six = ":" in source
-    if nat.host != "0.0.0.0" and net.is_address(nat.host) and (":" in nat.host) != six:
-        raise Rejected("nat", "an IPv%d address cannot be led to %s" % (6 if six else 4, nat.host))
-    if nat.snat not in (None, "masquerade") and (":" in nat.snat) != six:
-        nat = Nat(nat.local, nat.host, nat.port, "masquerade", nat.every, nat.dnat)
-    return nat
-
-
-def _message(payload, keys):
-    """Returns the OpenPGP message in a payload; raises Rejected for one that is spelt in a second way."""
-    text = GPG_PREFIX + payload[: len(payload) - keys.hmac_length]
+def _message(text):
+    """Returns the OpenPGP message in a text; raises Rejected for one that is spelt in a second way."""
     message = from_base64(text)
     if to_base64(message) != text:
         raise Rejected("charset", "base64 with spare bits set")
@@ -289,24 +365,3 @@ def _opened(found):
     if plain is None:
         raise fault
     return spa.parse(plain, True), fault
-
-
-def _allowed(stanza, asked):
-    """Returns the openings asked for, each once, if the stanza allows every one of them."""
-    openings = []
-    for opening in net.openings(asked):
-        if opening in stanza.restrict_ports or (stanza.open_ports is not None and opening not in stanza.open_ports):
-            raise Rejected("openings", "%s/%d is not allowed" % opening)
-        if opening not in openings:
-            openings.append(opening)
-    return tuple(openings)
-
-
-def _seconds(stanza, asked):
-    """Returns how long a grant of this stanza lives; 0 asked for means the stanza's own time."""
-    top = stanza.max_timeout
-    if asked and top is None and stanza.cycle is not None:
-        return asked
-    if asked:
-        return min(asked, DEFAULT_MAX_TIMEOUT if top is None else top)
-    return stanza.timeout if top is None else min(stanza.timeout, top)

@@ -2,6 +2,7 @@
 
 from . import net
 from .errors import ConfigError
+from .hints import MAX_AGE
 from .keywords import Keywords, address, anything, number, text, yes
 
 STATE_DIR = "/var/lib/tinyknop"
@@ -57,6 +58,11 @@ def kind_of(program):
     """Returns the kind of port for a firewall's program, or None."""
     base = program[program.rfind("/") + 1 :]
     return "iptables" if base.startswith("iptables") else FIREWALLS.get(base)
+
+
+def snat_address(value, warn):
+    """Reads an address; fwknopd looks at it only where SNAT is on, as `outfit` then does."""
+    return value if warn else address(value, warn)
 
 
 def trusted(value, warn):
@@ -122,7 +128,7 @@ KEYWORDS = Keywords(
         ("ENABLE_DESTINATION_RULE", None, "destination_rule", yes, False),
         ("ENABLE_RULE_PREPEND", None, "prepend", yes, False),
         ("ENABLE_NAT_DNS", None, "nat_dns", yes, True),
-        ("SNAT_TRANSLATE_IP", None, "snat_to", address, None),
+        ("SNAT_TRANSLATE_IP", None, "snat_to", snat_address, None),
         ("RULES_CHECK_THRESHOLD", None, "sweep", number(0, 131071), None),
         ("PF_ANCHOR_NAME", None, "pf_anchor", text, "fwknop"),
         ("IPFW_START_RULE_NUM", None, "ipfw_start_rule", number(0, 131071), 10000),
@@ -142,7 +148,7 @@ KEYWORDS = Keywords(
         ("LOCALE", None, "locale", text, None),
         ("SYSLOG_IDENTITY", None, "syslog_identity", text, "fwknopd"),
         ("SYSLOG_FACILITY", None, "syslog_facility", facility, "LOG_DAEMON"),
-        ("VERBOSE", None, "verbose", number(0, 1000), 0),
+        ("VERBOSE", None, "verbose", number(0, 1 << 31), 0),
     )
     + _twins("IPT")
     + _twins("FIREWD"),
@@ -203,6 +209,10 @@ class Settings:
                 self.ports[stanza.ports[0]] = options
             if stanza.force_nat is not None:
                 self._leads_inside(stanza)
+            if stanza.require_hint and not (self.ageing and self.max_age <= MAX_AGE):
+                where = self.places.get("max_age" if self.ageing else "ageing") or stanza.where
+                reason = "stanza %s has require_hint, and packets older than %d seconds have none: take no older ones"
+                raise ConfigError(where, reason % (stanza.name, MAX_AGE))
             stanza.equip(self.gpg_home, self.gpg_exe)
             for port in stanza.ports:
                 if port not in self.ports:

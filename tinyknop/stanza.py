@@ -68,9 +68,10 @@ def openings(value, warn):
             raise ValueError("an entry has at most %d characters, such as tcp/22" % _LISTED)
         proto, slash, port = item.partition("/")
         digits = port[: leading(port)]
-        if warn is not None and digits and (digits != port or int(digits) == 0):
+        if warn is not None and digits and (digits != port or int(digits) == 0 or proto != proto.lower()):
+            proto = proto.lower()
             warn("%r is taken for %s/%s: list each opening, as in tcp/22, udp/53" % (item, proto, digits))
-            if int(digits) == 0:
+            if int(digits) == 0 and proto in ("tcp", "udp"):
                 continue  # no packet of ours can ask for port 0
             item = "%s/%s" % (proto, digits)
         opening = net.opening(item)
@@ -92,9 +93,13 @@ def _name(value, warn):
     return value
 
 
+_SECRETS = ("KEY", "KEY_BASE64", "HMAC_KEY", "HMAC_KEY_BASE64", "GPG_DECRYPT_PW")
+_UNCHANGED = (
+    "[*] %s value is not properly set in stanza source '%s' in access file: '%s': put in a key of `tinyknop keygen`"
+)
+
+
 def _unchanged(value):
-    if value.upper() == "__CHANGEME__":
-        raise ValueError("value is not properly set: put in a key of `tinyknop keygen`")
     if not value:
         raise ValueError("is empty: put in a key of `tinyknop keygen`")
 
@@ -227,11 +232,13 @@ KEYWORDS = Keywords(
         ("GPG_HOME_DIR", None, "gpg_home", text, None),
         ("GPG_EXE", None, "gpg_exe", text, None),
         (None, "cut", "cut", yes, False),
+        (None, "require_all", "require_all", yes, False),
+        (None, "require_hint", "require_hint", yes, False),
         (None, "name", "name", _name, None),
         (None, "key_file", "key_file", text, None),
         (None, "ports", "ports", _names, ("firewall",)),
     ),
-    (("require_hint", yes, False), ("require_all", yes, False)),
+    (),
     (),
     "access",
 )  # fmt: skip
@@ -240,8 +247,9 @@ KEYWORDS = Keywords(
 _PLAIN_NAMES = (
     "name source destination open_ports restrict_ports timeout max_timeout require_source require_user expires "
     "cmd_exec exec_user exec_group sudo sudo_user sudo_group force_nat force_snat masquerade forward_all disable_dnat "
-    "cut"
+    "cut require_all require_hint gpg_home"
 ).split()
+_NO_HINT = "require_hint: packets of GPG, or without HMAC, have no hints: add an HMAC key, or take this line out"
 # How packets of 400 characters and more are opened; texts, but for the booleans and the tuples of allowed signers.
 Gpg = namedtuple("Gpg", "decrypt_id password require_sig ignore_sig remote_ids fingerprints home exe")
 
@@ -281,6 +289,9 @@ class Stanza:
         return self._entries
 
     def _parse(self, entries):
+        for name, value, where in entries:
+            if name in _SECRETS and value.upper() == "__CHANGEME__":
+                raise ConfigError(where, _UNCHANGED % (name, entries[0][1], where.rpartition(":")[0]))
         values, places = KEYWORDS.read(entries, self._warn)
         for name in _PLAIN_NAMES:
             setattr(self, name, values[name])
@@ -292,6 +303,8 @@ class Stanza:
         if self.cycle is not None:
             self.timeout = values["cycle_timer"] or self.timeout
         self._translate(places)
+        if self.require_hint and (self.gpg or (self.keys and self.keys.hmac_key is None)):
+            raise ConfigError(places["require_hint"], _NO_HINT)
         if self._warn is not None:
             self._remark(places)
 
@@ -351,7 +364,7 @@ def _cycle(values, places, where):
         return None
     if opening is None or closing is None:
         raise ConfigError(where, "CMD_CYCLE_OPEN and CMD_CYCLE_CLOSE need each other: add the other, or CLOSE NONE")
-    if closing[:4].upper() == "NONE":
+    if closing[:4] == "NONE":
         return opening, None
     if values["cycle_timer"] is None:
         raise ConfigError(places["cycle_close"], "CMD_CYCLE_CLOSE needs CMD_CYCLE_TIMER: add it, in seconds")

@@ -32,7 +32,7 @@ class Stanza:
         self.open_ports, self.restrict_ports, self.keys = None, (), KEYS
         self.timeout, self.max_timeout, self.require_source, self.require_user = 30, None, False, None
         self.gpg = self.cycle = self.force_nat = self.force_snat = None
-        self.cmd_exec = self.masquerade = self.forward_all = self.disable_dnat = False
+        self.cmd_exec = self.masquerade = self.forward_all = self.disable_dnat = self.require_hint = False
         for name in given:
             setattr(self, name, given[name])
 
@@ -196,7 +196,7 @@ def test_the_stanza_used_last_is_tried_first_and_the_outcome_stays():
         return gate.judge(Datagram(payload, bytes(4), 5, bytes(4), 62201, 17), NOW, Seen()).grant.stanza
 
     assert [ask(knock(keys=k)) for k in (OTHERS, KEYS, OTHERS, OTHERS)] == ["two", "one", "two", "two"]
-    assert gate._groups[0].keys is OTHERS
+    assert gate._anywhere[0].groups[0].keys is OTHERS
 
 
 def test_every_stage_is_named_once():
@@ -237,6 +237,7 @@ def test_a_cycle_takes_the_first_opening_for_as_long_as_the_client_asks():
     capped = Stanza(cycle=("open", "close"), timeout=7, max_timeout=60)
     assert judge(knock(client_timeout=900), capped).grant.until == NOW + 60
     assert judge(knock("192.0.2.7,tcp/99"), stanza).stage == "openings"
+    assert judge(knock("192.0.2.7,reboot now", message_type=0), stanza).stage == "openings"
 
 
 def test_http_is_decoded_where_it_is_on():
@@ -324,3 +325,120 @@ def test_a_gpg_message_that_one_stanza_refused_is_opened_for_the_next():
         opened.append((group, plain, fault))
     assert gate.judge(gram, NOW, seen, opened).grant.stanza == "bob"
     assert gate.judge(gram, NOW, seen).stage == "replay"
+
+
+def ask(gate, payload, source, seen=None):
+    gram = Datagram(payload, source, 5, b"\x0a\x00\x00\x01", 62201, 17)
+    return gate.judge(gram, NOW, Seen() if seen is None else seen)
+
+
+def test_a_source_finds_its_stanzas_among_many():
+    count = 300
+    stanzas = [
+        Stanza(name="u%d" % i, keys=Keys(b"k%d" % i, b"h%d" % i), source=((b"\x0a\0" + i.to_bytes(2, "big"), 32),))
+        for i in range(count)
+    ]
+    stanzas.append(Stanza(name="net", keys=OTHERS, source=((b"\x0a\0\0\0", 8), (b"\x20\x01" + bytes(14), 16))))
+    gate, tried = Gate(stanzas, Settings), []
+    for families in gate._near.lists(b"\x0a\0\1\0"):
+        tried += families
+    assert len(tried) == 2
+    assert ask(gate, knock(keys=stanzas[256].keys), b"\x0a\0\1\0").grant.stanza == "u256"
+    assert ask(gate, knock(keys=OTHERS), b"\x0a\0\1\0").grant.stanza == "net"
+    assert ask(gate, knock(keys=OTHERS), b"\x20\x01" + bytes(14)).grant.stanza == "net"
+    assert ask(gate, knock(keys=stanzas[255].keys), b"\x0a\0\1\0").stage == "hmac"
+    for source in (b"\x0b\0\1\0", b"\x0a\0\1\0" + bytes(12)):
+        assert ask(gate, knock(keys=OTHERS), source).stage == "source"
+
+
+def test_a_true_knock_costs_one_hmac():
+    gate, count = Gate((Stanza(),), Settings), []
+    family = gate._anywhere[0]
+    mac = family.mac
+    family.mac = lambda text: count.append(1) or mac(text)
+    KEYS._mac = None  # what `Keys.mac` would have to make
+    payload = knock()
+    KEYS._mac = None
+    assert ask(gate, payload, bytes(4)).grant and len(count) == 1 and KEYS._mac is None
+
+
+def test_an_hmac_key_that_is_too_long_is_no_packets():
+    keys = Keys(b"k", b"h" * 137)
+    stanza = Stanza(keys=keys)
+    assert judge(b"8" * 200, stanza, Stanza(keys=OTHERS)).stage == "hmac"
+    assert judge(knock(keys=OTHERS), stanza, Stanza(keys=OTHERS)).grant
+
+
+def test_stanzas_that_can_read_the_same_packet_keep_the_files_order():
+    plain, legacy = Keys(b"sixteen bytes ok", b"h"), Keys(b"sixteen bytes ok", b"h", mode="legacy")
+    one, two = Stanza(name="one", keys=legacy, require_user="bob"), Stanza(name="two", keys=plain)
+    three = Stanza(name="three", keys=legacy)
+    gate = Gate((one, two, three, Stanza(keys=OTHERS)), Settings)
+    for payload, name in ((knock(keys=plain), "two"), (knock(keys=legacy), "two"), (knock(keys=plain), "two")):
+        assert ask(gate, payload, bytes(4)).grant.stanza == name
+
+
+class Dice:
+    """Repeatable numbers on either Python."""
+
+    def __init__(self, seed):
+        self.state = seed
+
+    def roll(self, sides):
+        self.state = (self.state * 1103515245 + 12345) & 0x7FFFFFFF
+        return (self.state >> 16) % sides
+
+    def pick(self, things):
+        return things[self.roll(len(things))]
+
+
+NETS = (None, None, ((b"\x0a\0\0\0", 8),), ((b"\x0a\1\0\0", 16), (b"\x0a\0\0\0", 8)), ((b"\x0a\1\2\3", 32),), ())
+SOURCES = (b"\x0a\1\2\3", b"\x0a\1\0\0", b"\x0a\0\0\0", b"\x0b\0\0\0", b"\x20\x01" + bytes(14))
+SOME_KEYS = (
+    KEYS,
+    OTHERS,
+    Keys(b"an encryption key", b"an hmac key", hmac="sha512"),
+    Keys(b"another key", b"an hmac key"),
+    Keys(b"sixteen bytes ok", b"h"),
+    Keys(b"sixteen bytes ok", b"h", mode="legacy"),
+    Keys(b"sixteen bytes ok"),
+    Keys(b"sixteen bytes ok", mode="legacy"),
+    Keys(b"an encryption key"),
+)
+
+
+def some_stanza(dice, name):
+    return Stanza(
+        name=name,
+        keys=dice.pick(SOME_KEYS),
+        source=dice.pick(NETS),
+        destination=dice.pick((None, None, None, (NET,))),
+        expires=dice.pick((None, None, None, 1)),
+        require_user=dice.pick((None, None, "bob")),
+        require_hint=False,
+        gpg=dice.pick((None, None, "ring")),
+    )
+
+
+def in_file_order(stanzas, payload, source):
+    """Returns (the stanza that grants, the stage), by asking one stanza after the other."""
+    latest = 0
+    for stanza in stanzas:
+        decision = ask(Gate((stanza,), Settings), payload, source, Seen())
+        if decision.stage is None:
+            return decision.stanza.name, None
+        latest = max(latest, STAGES.index(decision.stage))
+    return None, STAGES[latest]
+
+
+def test_the_outcome_is_that_of_the_files_order_whatever_came_before():
+    dice = Dice(8)
+    payloads = [knock(keys=keys) for keys in SOME_KEYS] + [b"8" * 204, sealed_by_gpg(KEYS)[1]]
+    for _ in range(12):
+        stanzas = [some_stanza(dice, "u%d" % i) for i in range(1 + dice.roll(7))]
+        gate = Gate(stanzas, Settings)
+        for _ in range(20):
+            payload, source = dice.pick(payloads), dice.pick(SOURCES)
+            decision = ask(gate, payload, source)
+            found = (None if decision.stage else decision.stanza.name, decision.stage)
+            assert found == in_file_order(stanzas, payload, source), [s.__dict__ for s in stanzas]

@@ -171,10 +171,6 @@ def test_an_unknown_name_is_refused_with_the_one_that_is_meant():
     assert "[*] Ignoring unknown access parameter: 'OPEN_PROTS' in a" in said[0]
 
 
-def test_hints_and_demands_are_refused_until_they_are_built():
-    assert "not supported yet" in refusal(("require_hint", "Y")).reason
-
-
 def test_a_cycle_has_an_open_a_close_and_a_timer():
     stanza = made(("CMD_CYCLE_OPEN", "add $SRC"), ("CMD_CYCLE_CLOSE", "del $SRC"), ("CMD_CYCLE_TIMER", "7"))
     assert stanza.cycle == ("add $SRC", "del $SRC") and stanza.timeout == 7
