@@ -2,13 +2,14 @@
 
 An opening is seen by a UDP probe: the client sends a small datagram to the opened port and the receiving socket behind
 the firewall is asked at once whether it came through. That takes some 20 microseconds and no process, and does not
-care how the opening is made. Prints a table and writes it to docs/bench.md.
+care how the opening is made. Prints a table, writes it to docs/bench.md, and its most telling rows to README.md.
 """
 
 import base64
 import os
 import platform
 import random
+import resource
 import socket
 import statistics
 import subprocess
@@ -21,18 +22,24 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 from tests.real import net, peers  # noqa: E402  (after the path above)
+from tests.real.test_ports_alike import Place  # noqa: E402
 from tinyknop import Keys, Packet, seal  # noqa: E402
 
 FIRST_PORT = 20000
-KNOCKS = 60  # for the latency; fwknopd takes a tenth of a second for each
-GRANTS = 500
-STARTS = 5
+KNOCKS = 40  # for the latency; fwknopd takes a tenth of a second for each
+CROWD = 1000  # grants that are open at once
+MEANWHILE, BURST_MEANWHILE = 20, 50  # knocks while they are: one by one for the latency, then back to back
+TRIAL = 50  # knocks back to back that tell for how long the crowd has to stay open, so that it is all there
+LATE = 5  # seconds after its time at which a grant should have ended
+STARTS = 3
 BURST, PERIOD = 80, 0.1  # bogus packets: fwknopd reads at most 100 in each round of a tenth of a second
-BOGUS = {1: 8000, 1000: 100}  # by the number of stanzas
+BOGUS = {1: 4000, 1000: 60}  # by the number of stanzas
 KEYS = Keys(key=peers.KEY, hmac_key=peers.HMAC_KEY)
 ANY_PORT = {"open_ports": None, "fw_access_timeout": "2"}
 
-Contender = namedtuple("Contender", "name start")
+# `kind`: whose language the owner's firewall is in; `judges`: whether the cost of a packet is measured, which no port
+# changes.
+Contender = namedtuple("Contender", "name kind judges start")
 
 
 def fwknop_access(count):
@@ -60,10 +67,17 @@ def serve_stanzas(network, count):
     return "".join(made) + peers.toml_stanza(network, openings=(), timeout=2)
 
 
+def tinyknop(kind, **table):
+    """Returns what starts our daemon with a port of this kind."""
+    return lambda n, count, **how: peers.serve(n, serve_stanzas(n, count), kind=kind, **table, **how)
+
+
 CONTENDERS = (
-    Contender("fwknopd", lambda n, count, **how: peers.fwknopd(n, fwknop_access(count), **how)),
-    Contender("tinyknop, iptables", lambda n, count, **how: peers.front_end(n, fwknop_access(count), **how)),
-    Contender("tinyknop, ipset", lambda n, count, **how: peers.serve(n, serve_stanzas(n, count), **how)),
+    Contender("fwknopd", "iptables-nft", True, lambda n, count, **how: peers.fwknopd(n, fwknop_access(count), **how)),
+    Contender("iptables-nft", "iptables-nft", False, tinyknop("iptables", options='binary = "iptables-nft"')),
+    Contender("iptables-legacy", "iptables-legacy", False, tinyknop("iptables", options='binary = "iptables-legacy"')),
+    Contender("ipset", "ipset", True, tinyknop("ipset")),
+    Contender("nftables", "nftables", False, tinyknop("nftables")),
 )
 
 
@@ -112,21 +126,82 @@ def packet(number, timeout=0):
     return seal(Packet(message=message, username="bench", client_timeout=timeout), KEYS)
 
 
-def latency(network, start):
-    """Returns the milliseconds from sending a knock until its port is open: the median, and the 95th percentile."""
-    daemon, probe, took = start(network, 1), Probe(network, KNOCKS), []
-    rng = random.Random(1)
-    for number in range(KNOCKS):
+def timed_knocks(daemon, probe, numbers, seconds=0):
+    """Returns the milliseconds from sending a knock until its port is open, for each number."""
+    took, rng = [], random.Random(1)
+    for number in numbers:
         time.sleep(rng.uniform(0.03, 0.13))  # no rhythm that a round of a tenth of a second could fall in with
-        data = packet(number)
+        data = packet(number, seconds)
         began = time.perf_counter()
         probe.knock(data)
         if not probe.wait(number, 5):
             raise SystemExit("knock %d never opened:\n%s" % (number, daemon.text()[-2000:]))
         took.append((time.perf_counter() - began) * 1000)
+    return took
+
+
+def latency(network, contender):
+    """Returns how long a knock takes to open its port while nothing else is open: median and 95th percentile."""
+    daemon, probe = contender.start(network, 1), Probe(network, KNOCKS)
+    took = timed_knocks(daemon, probe, range(KNOCKS))
     probe.close()
     daemon.stop()
-    return statistics.median(took), sorted(took)[int(len(took) * 0.95)]
+    return {"median": statistics.median(took), "p95": sorted(took)[int(len(took) * 0.95)]}
+
+
+def back_to_back(probe, numbers, seconds):
+    """Returns how many grants a second are made of knocks that arrive back to back."""
+    packets = [packet(number, seconds) for number in numbers]
+    began = time.perf_counter()
+    for data in packets:
+        probe.knock(data)
+    probe.wait(numbers[-1], seconds)
+    return len(numbers) / (time.perf_counter() - began)
+
+
+def crowd(network, contender):
+    """Opens a thousand, knocks in between, and waits until all have ended; returns the numbers of each."""
+    daemon, probe = contender.start(network, 1), Probe(network, CROWD + MEANWHILE + BURST_MEANWHILE)
+    rate = back_to_back(probe, range(TRIAL), 2)
+    time.sleep(3)  # these are gone then
+    seconds = int(5 + MEANWHILE / 4 + 2 * len(probe.receivers) / rate)  # the more are open, the slower it gets
+    began, found = time.monotonic(), {}
+    found["grants"] = back_to_back(probe, range(CROWD), seconds)
+    time.sleep(0.5)
+    found["lost"] = CROWD - network.held()
+    took = timed_knocks(daemon, probe, range(CROWD, CROWD + MEANWHILE), seconds)
+    found["median crowd"], found["p95 crowd"] = statistics.median(took), sorted(took)[int(len(took) * 0.95)]
+    found["grants crowd"] = back_to_back(probe, range(CROWD + MEANWHILE, len(probe.receivers)), seconds)
+    if time.monotonic() > began + seconds - 1:
+        print("  %s: the first of the crowd ended too soon, after %d s" % (contender.name, seconds), file=sys.stderr)
+    found["expiry"], found["late"] = expiry(network, daemon, began + seconds, len(probe.receivers))
+    probe.close()
+    daemon.stop()
+    return found
+
+
+def expiry(network, daemon, first, total):
+    """Returns the seconds of CPU to end a thousand grants, and the percentage still open `LATE` s after their time.
+
+    `first` is when the first of `total` grants ends, by the monotonic clock; one that opens late ends late.
+    """
+    limit = time.time() + first - time.monotonic() + LATE
+    ends = network.ends()
+    due = len([end for end in ends if end <= limit]) if ends else total
+    used, at = whole_cpu(daemon), time.monotonic()
+    time.sleep(1)
+    idle = whole_cpu(daemon) - used
+    time.sleep(max(first + 2 * LATE - time.monotonic(), 0))
+    used = whole_cpu(daemon) - used - idle * (time.monotonic() - at)
+    late = len([end for end in network.ends() if end <= limit]) if ends else network.held()
+    return (used / (due - late) * CROWD if due > late else None), late / due * 100
+
+
+def whole_cpu(daemon):
+    """Returns the seconds of CPU of a daemon and of the children that it has had; the latter in ticks of 10 ms."""
+    with open("/proc/%d/stat" % daemon.pid) as file:
+        ticks = file.read().rpartition(")")[2].split()[13:15]
+    return daemon.cpu() + sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
 def bogus(count):
@@ -134,9 +209,9 @@ def bogus(count):
     return [base64.b64encode(os.urandom(153)) for _ in range(count)]
 
 
-def cpu_per_bogus(network, start, stanzas):
+def cpu_per_bogus(network, contender, stanzas):
     """Returns the microseconds of CPU that one bogus packet costs, what the idle daemon uses being taken off."""
-    daemon, probe, packets = start(network, stanzas), Probe(network, 1), bogus(BOGUS[stanzas])
+    daemon, probe, packets = contender.start(network, stanzas), Probe(network, 1), bogus(BOGUS[stanzas])
     probe.knock(packet(0))  # whatever is loaded at the first true packet is loaded now
     if not probe.wait(0, 20):
         raise SystemExit("the knock before the bogus packets never opened:\n" + daemon.text()[-2000:])
@@ -158,7 +233,7 @@ def cpu_per_bogus(network, start, stanzas):
     judged = handled(daemon, stanzas, len(packets))
     probe.close()
     daemon.stop()
-    return used / judged * 1e6
+    return {"bogus %d" % stanzas: used / judged * 1e6}
 
 
 def handled(daemon, stanzas, sent):
@@ -173,25 +248,9 @@ def handled(daemon, stanzas, sent):
     return max(number, 1)
 
 
-def grants_per_second(network, start):
-    """Returns how many grants a second are made of knocks that arrive back to back, and how many were lost."""
-    daemon, probe = start(network, 1), Probe(network, GRANTS)
-    packets = [packet(number, 120) for number in range(GRANTS)]
-    began = time.perf_counter()
-    for data in packets:
-        probe.knock(data)
-    probe.wait(GRANTS - 1, 30)
-    took = time.perf_counter() - began
-    time.sleep(1)
-    made = sum(probe.open(number) for number in range(GRANTS))
-    probe.close()
-    daemon.stop()
-    return made / took, GRANTS - made
-
-
-def idle_memory(network, start):
+def idle_memory(network, contender):
     """Returns the resident memory in MB before any knock, and a while after the first: what a daemon in use needs."""
-    daemon, probe = start(network, 1), Probe(network, 1)
+    daemon, probe = contender.start(network, 1), Probe(network, 1)
     time.sleep(1)
     idle = daemon.rss_kb() / 1024
     probe.knock(packet(0))
@@ -200,16 +259,16 @@ def idle_memory(network, start):
     used = daemon.rss_kb() / 1024
     probe.close()
     daemon.stop()
-    return idle, used
+    return {"idle": idle, "memory": used}
 
 
-def start_time(network, start):
+def start_time(network, contender):
     """Returns the seconds from starting the process until a knock has opened its port, the median."""
     took = []
     for _ in range(STARTS):
         probe, data = Probe(network, 1), packet(0)
         began = time.perf_counter()
-        daemon = start(network, 1, ready=False)
+        daemon = contender.start(network, 1, ready=False)
         while not probe.wait(0, 0.002):  # sent again and again: the first one that is read opens
             probe.knock(data)
             if time.perf_counter() - began > 20:
@@ -217,55 +276,54 @@ def start_time(network, start):
         took.append(time.perf_counter() - began)
         probe.close()
         daemon.stop()
-    return statistics.median(took)
+    return {"start": statistics.median(took)}
 
 
 def measure(contender):
     """Runs everything for one contender, each measurement in a fresh network; returns {measure: number}."""
     found = {}
-
-    def fresh(call, *more):
-        with net.Net() as network:
-            peers.owner_rule(network)
-            result = call(network, contender.start, *more)
-        print("  %s %s: %s" % (contender.name, call.__name__, result), file=sys.stderr, flush=True)
-        return result
-
-    found["median"], found["p95"] = fresh(latency)
-    for stanzas in BOGUS:
-        found["bogus %d" % stanzas] = fresh(cpu_per_bogus, stanzas)
-    found["grants"], found["lost"] = fresh(grants_per_second)
-    found["idle"], found["memory"] = fresh(idle_memory)
-    found["start"] = fresh(start_time)
+    runs = [(latency,), (crowd,), (idle_memory,), (start_time,)]
+    runs += [(cpu_per_bogus, stanzas) for stanzas in BOGUS if contender.judges]
+    for call, *more in runs:
+        began = time.monotonic()
+        with Place(contender.kind) as network:
+            result = call(network, contender, *more)
+        print("  %s: %s (%.0f s)" % (contender.name, result, time.monotonic() - began), file=sys.stderr, flush=True)
+        found.update(result)
     return found
 
 
-ROWS = (  # name, key, format, more is better
-    ("knock to open, median", "median", "%.2f ms", False),
-    ("knock to open, 95th percentile", "p95", "%.2f ms", False),
-    ("CPU per bogus packet, 1 stanza", "bogus 1", "%.1f µs", False),
-    ("CPU per bogus packet, 1,000 stanzas", "bogus 1000", "%.0f µs", False),
-    ("%d knocks back to back" % GRANTS, "grants", "%.0f /s", True),
-    ("of these lost", "lost", "%d", False),
-    ("resident memory, idle", "idle", "%.1f MB", False),
-    ("resident memory after a knock", "memory", "%.1f MB", False),
-    ("start to first knock accepted", "start", "%.3f s", False),
+ROWS = (  # name, key, format, more is better, whether the README has it
+    ("knock to open, median", "median", "%.2f ms", False, True),
+    ("knock to open, 95th percentile", "p95", "%.2f ms", False, False),
+    ("the same while 1,000 are open, median", "median crowd", "%.2f ms", False, True),
+    ("the same while 1,000 are open, 95th percentile", "p95 crowd", "%.2f ms", False, False),
+    ("1,000 knocks back to back", "grants", "%.0f /s", True, True),
+    ("of these lost", "lost", "%d", False, False),
+    ("50 back to back while 1,000 are open", "grants crowd", "%.0f /s", True, False),
+    ("CPU to end 1,000", "expiry", "%.2f s", False, True),
+    ("still open 5 s after their time", "late", "%.0f %%", False, True),
+    ("CPU per bogus packet, 1 stanza", "bogus 1", "%.1f µs", False, True),
+    ("CPU per bogus packet, 1,000 stanzas", "bogus 1000", "%.0f µs", False, True),
+    ("resident memory, idle", "idle", "%.1f MB", False, False),
+    ("resident memory after a knock", "memory", "%.1f MB", False, True),
+    ("start to first knock accepted", "start", "%.3f s", False, True),
 )
+SHORT = ("fwknopd", "iptables-nft", "ipset", "nftables")  # who is in the README's table
 
 
-def table(results):
-    """Returns the table in Markdown; a ratio above 1 means better than fwknopd."""
-    names = [contender.name for contender in CONTENDERS]
-    head = [names[0]] + [text for name in names[1:] for text in (name, "ratio")]
-    lines = ["| measure | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-    for title, key, form, more in ROWS:
-        base = results[names[0]][key]
-        cells = [form % base]
-        for name in names[1:]:
-            value = results[name][key]
-            ratio = "" if not base or not value else "%.3g" % (value / base if more else base / value)
-            cells += [form % value, ratio]
-        lines.append("| " + " | ".join([title] + cells) + " |")
+def table(results, names, short):
+    """Returns a table in Markdown; behind a number stands how many times better than fwknopd that is."""
+    lines = ["| measure | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for title, key, form, more, told in ROWS:
+        cells, base = [title], results[names[0]][key]
+        for name in names:
+            value = results[name].get(key)
+            cells.append(form % value if value is not None else "none ended" if key == "expiry" else "")
+            if name != names[0] and base and value:
+                cells[-1] += " (%.3g)" % (value / base if more else base / value)
+        if told or not short:
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -273,12 +331,27 @@ def about():
     """Returns one paragraph on where and how this was measured."""
     version = subprocess.run(["fwknopd", "-V"], stdout=subprocess.PIPE).stdout.decode().split(",")[0]
     return (
-        "Measured by `make bench` (`bench/bench.py`) on %s, Linux %s, %d cores, Python %s, beside %s. Ratios above 1 "
-        "mean better than fwknopd. Bogus packets have 204 characters of base64 and come in bursts every %g s; CPU is "
-        "that of the daemon's own process, from `/proc/PID/schedstat`, less what it uses when idle. Child processes "
-        "(iptables) count in times, not in CPU or memory. Python runs with `-S`, without the editable install's finder."
+        "Measured by `make bench` (`bench/bench.py`) on %s, Linux %s, %d cores, Python %s, beside %s (iptables-nft). "
+        "Each other column is tinyknop with that port; in brackets how many times better than fwknopd. Bogus packets "
+        "have 204 characters of base64 and come in bursts every %g s; their CPU is that of the daemon's own process, "
+        "from `/proc/PID/schedstat`, less what it uses when idle; what port there is does not change it. To end 1,000 "
+        "grants, CPU counts children (iptables), too. Python runs with `-S`, without the editable install's finder."
         % (platform.machine(), platform.release(), os.cpu_count(), platform.python_version(), version, PERIOD)
     )
+
+
+def into_readme(text):
+    """Puts the short table between the marks of README.md."""
+    path = os.path.join(ROOT, "README.md")
+    with open(path, encoding="utf-8") as file:
+        before, start, rest = file.read().partition("<!-- bench -->\n")
+    _, end, after = rest.partition("<!-- /bench -->")
+    where = (
+        "The columns after the first are tinyknop's ports; in brackets, how many times better than fwknopd.\n"
+        "[docs/bench.md](docs/bench.md) has all, and says where and how it was measured.\n"
+    )
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("".join([before, start, text, "\n\n", where, end, after]))
 
 
 def main():
@@ -288,11 +361,14 @@ def main():
     # As a package runs: without the finder of the editable install, 20 ms and 2 MB that only developers have.
     peers.PYTHON = [sys.executable, "-S"]
     peers.PYTHONPATH = os.pathsep.join([ROOT, sysconfig.get_paths()["purelib"]])
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a socket for each grant of the crowd
     results = {contender.name: measure(contender) for contender in CONTENDERS}
-    text = table(results)
+    text = table(results, [contender.name for contender in CONTENDERS], False)
     print(text)
     with open(os.path.join(ROOT, "docs", "bench.md"), "w", encoding="utf-8") as file:
         file.write("# Measurements\n\n%s\n\n%s\n" % (about(), text))
+    into_readme(table(results, SHORT, True))
 
 
 if __name__ == "__main__":

@@ -2,108 +2,118 @@
 
 The kernel drops an entry when its time is up, so an opening closes even if we are gone. A set is made if it is
 missing, with a twin for IPv6 named like it plus "6"; neither is ever destroyed or flushed.
+
+A set that the owner made is used as it is: of type hash:ip,port, hash:net,port, or hash:ip (one entry per source, there
+while any of its openings is), with time-outs or without. Where it has none, entries end only while we run, and what is
+not ours is left alone; where it has them, only entries without an end are the owner's. What the owner adds counts as
+theirs once we have looked: at the start, by SIGHUP, and at the daemon's regular comparison.
 """
 
-from tinyknop import net
+from tinyknop import log, net
 from tinyknop.compat import monotonic
 from tinyknop.errors import ConfigError, PortError
 
 OPTIONS = {
     "set": "tinyknop",
+    "set6": "",  # the set for IPv6, where the owner's is not named like the other plus "6"
     "maxelem": "65536",  # entries in each of the two sets; used only when a set is made
 }
 CARRIER = "netlink"
 
-LONGEST = 2147483  # seconds; the kernel counts milliseconds in 31 bits
-MAXNAME = 30  # ipset takes 31 characters, the twin needs one of them
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
 PROTOCOLS = ("tcp", "udp", "sctp", "udplite")
+TYPES = ("hash:ip,port", "hash:net,port", "hash:ip")
+MADE = (TYPES[0], True)  # a set of ours: its type, and that entries have an end
+NAMES = 'port.%s: set "%s": a name has 1 to 31 letters, digits, "_", "-" or "."'
+SIZES = "port.%s: maxelem = %s: say how many entries a set may hold, as in 65536"
+OTHER = "set %s is there, but not of type hash:ip,port, hash:net,port or hash:ip, family %s, without a mask; "
+OTHER += "name another in %s = , or none that is there: it will be made"
+ENDLESS = "%s: set %s has no time-outs: openings end only while we run"
+WIDE = "%s: set %s is of type hash:ip: a source gets all that its rule accepts, not one port"
 
 
 class Port:
     self_timed = True
-    longest = LONGEST  # a grant with more seconds left has to be opened again before these are over
+    shared = False  # True: our entries and the owner's look alike, so what is owed from before us is closed by name
+    batches = True  # `close` takes several grants at once
+    longest = 2147483  # seconds: the kernel counts milliseconds in 31 bits; the worker opens again what lasts longer
 
     def __init__(self, name, options, carrier):
         self.name = name
         self.carrier = carrier
+        self.outlives_us = carrier.outlives_us
+        self.set, self.maxelem = options["set"], options["maxelem"]
+        self.six = options.get("set6") or self.set + "6"
         where = options.get("where", "port." + name)
-        self.set = options["set"]
-        if not 1 <= len(self.set) <= MAXNAME or not all(c in LETTERS for c in self.set):
-            reason = 'port.%s: set = "%s": a name has 1 to %d letters, digits, "_", "-" or "."'
-            raise ConfigError(where, reason % (name, self.set, MAXNAME))
-        self.maxelem = options["maxelem"]
+        for one in (self.set, self.six):
+            if not 1 <= len(one) <= 31 or not all(c in LETTERS for c in one):
+                raise ConfigError(where, NAMES % (name, one))
         if not self.maxelem.isdigit() or len(self.maxelem) > 9 or int(self.maxelem) < 1:
-            reason = "port.%s: maxelem = %s: say how many entries a set may hold, as in 65536"
-            raise ConfigError(where, reason % (name, self.maxelem))
-        self.claims = {}  # entry -> {grant id: monotonic time in ms at which it ends}
-
-    @property
-    def outlives_us(self):
-        return self.carrier.outlives_us
+            raise ConfigError(where, SIZES % (name, self.maxelem))
+        self.kinds = {self.set: MADE, self.six: MADE}  # name -> (type, whether entries have an end)
+        self.claims = {}  # entry -> {opening: monotonic time in ms at which it ends}
+        self.ours = set()  # entries that we may have written
+        self.owners = set()  # entries that were there without us: never changed
 
     async def start(self):
-        """Makes the two sets if they are missing; refuses sets of another type, or that keep entries for ever."""
-        for name, family in ((self.set, "inet"), (self.set + "6", "inet6")):
+        """Makes the two sets if they are missing; looks at what the owner made, and refuses what cannot serve."""
+        for name, family in ((self.set, "inet"), (self.six, "inet6")):
             try:
                 listing = await self.carrier.say("ipset", "list", name)
             except PortError:  # missing, most likely; if it is anything else, create says so
-                words = ("hash:ip,port", "family", family, "timeout", "0", "maxelem", self.maxelem, "-exist")
+                words = (MADE[0], "family", family, "timeout", "0", "maxelem", self.maxelem, "-exist")
                 await self.carrier.say("ipset", "create", name, *words)
+                self.kinds[name] = MADE
                 continue
-            if "Type: hash:ip,port\n" not in listing or ("family %s " % family) not in listing:
-                reason = "set %s is there, but not of type hash:ip,port family %s; name another in set = "
-                raise PortError(self.describe(), reason % (name, family))
-            if " timeout " not in listing.partition("Members:")[0]:
-                raise PortError(self.describe(), "set %s was made without a time-out; make it with timeout 0" % name)
+            found = self.judged(name, family, listing.partition("Members:")[0])
+            if found != self.kinds[name]:  # at the first look, or somebody changed it for another
+                self.kinds[name] = found
+                self.ours = set([entry for entry in self.ours if self.set_of(entry) != name])
+                for text, holds in ((ENDLESS, not found[1]), (WIDE, found[0] == "hash:ip")):
+                    if holds:
+                        log.warning(text, self.describe(), name)
+        self.self_timed = all([timed for _, timed in self.kinds.values()])
+        self.shared = not self.self_timed
+
+    def judged(self, name, family, head):
+        """Returns (type, whether entries have an end) of a set of the owner's; raises PortError."""
+        kind = head.partition("Type: ")[2].partition("\n")[0]
+        if kind not in TYPES or "family %s " % family not in head or " netmask " in head or " bitmask " in head:
+            raise PortError(self.describe(), OTHER % (name, family, "set" if name == self.set else "set6"))
+        return kind, " timeout " in head
 
     async def open(self, grant, seconds):
-        """Adds the grant's entries, or renews their time; never takes time from another grant of the same entry."""
-        entries = self.entries(grant)
-        before = [(entry, dict(self.claims.get(entry, {}))) for entry in entries]
-        for entry in entries:
-            self.claims.setdefault(entry, {})[grant.id] = monotonic() + seconds * 1000
-        try:
-            await self.say_all([self.add(entry) for entry in entries])
-        except PortError:
-            for entry, held in before:  # or the end of another grant would renew what never was open
-                self.claims[entry] = held
-                if not held:
-                    del self.claims[entry]
-            raise
+        """Adds the grant's entries, or renews their time; never takes time from another opening of the same entry."""
+        entries = [self.claim(entry, opening, seconds) for entry, opening in self.entries(grant)]
+        await self.write([entry for i, entry in enumerate(entries) if entry not in entries[:i]])
 
-    async def close(self, grant):
-        """Deletes the grant's entries; one that another live grant holds gets that one's time instead."""
-        try:
-            entries = self.entries(grant)
-        except PortError:  # never opened
-            return
-        for entry in entries:
-            self.forget(entry, grant)
-        await self.say_all([self.add(entry) if entry in self.claims else self.delete(entry) for entry in entries])
+    async def close(self, *grants):
+        """Deletes entries of grants; one that another opening holds gets the time of that instead."""
+        pairs = self.all_entries(grants)
+        for entry, opening in pairs:
+            self.claims.get(entry, {}).pop(opening, None)
+            if not self.claims.get(entry):
+                self.claims.pop(entry, None)
+        await self.write(sorted(set([entry for entry, _ in pairs])))
 
     async def sync(self, live):
-        """Deletes entries that no live grant explains and writes the others anew, which adds what is missing."""
+        """Deletes entries that are ours and that no live grant explains, and writes the others anew."""
         self.claims = {}
         for grant, seconds in live:
-            try:
-                entries = self.entries(grant)
-            except PortError:  # it could not be opened here, so there is nothing to keep
-                continue
-            for entry in entries:
-                self.claims.setdefault(entry, {})[grant.id] = monotonic() + seconds * 1000
-        stray = []
-        for name in (self.set, self.set + "6"):
-            for entry in members(await self.carrier.say("ipset", "list", name)):
-                if entry not in self.claims:
-                    stray.append(("ipset", "del", "-exist", name, entry))
-        await self.say_all(stray + [self.add(entry) for entry in sorted(self.claims)])
+            for entry, opening in self.all_entries([grant]):
+                self.claim(entry, opening, seconds)
+        found = []
+        for name in (self.set, self.six):
+            found += members(await self.carrier.say("ipset", "list", name))
+        known = self.ours | set(self.claims)
+        self.owners = set([entry for entry, left in found if not (entry in known if left is None else left)])
+        await self.write([entry for entry, _ in found if entry not in self.claims] + sorted(self.claims))
 
     async def stop(self, flush=False):
         """With `flush` deletes the entries of ours; the sets stay, with what else is in them."""
         if flush:
-            entries, self.claims = sorted(self.claims), {}
-            await self.say_all([self.delete(entry) for entry in entries])
+            self.claims = {}
+            await self.write(sorted(self.ours))
 
     def describe(self):
         return "%s (ipset %s via %s)" % (self.name, self.set, self.carrier.describe())
@@ -111,44 +121,57 @@ class Port:
     def rule(self):
         """Returns the rules that the owner's firewall needs, a line each; we only fill the sets they match."""
         text = "%s -I INPUT -m set --match-set %s src,dst -j ACCEPT"
-        return text % ("iptables", self.set) + "\n" + text % ("ip6tables", self.set + "6")
+        return text % ("iptables", self.set) + "\n" + text % ("ip6tables", self.six)
 
     def entries(self, grant):
-        """The entries that a grant stands for, as `ipset list` prints them."""
+        """Returns (entry, opening) for each opening of a grant; entries are as `ipset list` prints them."""
         if grant.nat:
             raise PortError(self.describe(), "a set cannot do NAT; name a port of kind iptables or nftables")
         source = net.printed(net.packed(grant.source))
+        if self.kinds[self.set_of(source)][0] == "hash:ip":
+            return [(source, opening) for opening in grant.openings]
         for proto, _ in grant.openings:
             if proto not in PROTOCOLS:
                 raise PortError(self.describe(), "a set cannot hold the protocol %s" % proto)
-        return ["%s,%s:%d" % (source, proto, port) for proto, port in grant.openings]
+        return [("%s,%s:%d" % ((source,) + opening), opening) for opening in grant.openings]
 
-    def add(self, entry):
-        left = max(self.claims[entry].values()) - monotonic()
-        seconds = max(1, min((left + 999) // 1000, LONGEST))  # 0 would be for ever
-        return ("ipset", "add", "-exist", self.set_of(entry), entry, "timeout", str(seconds))
+    def all_entries(self, grants):
+        """Returns the same of several grants, without those that could not be opened here."""
+        found = []
+        for grant in grants:
+            try:
+                found += self.entries(grant)
+            except PortError as error:
+                log.debug("%s", error)
+        return found
 
-    def delete(self, entry):
-        return ("ipset", "del", "-exist", self.set_of(entry), entry)
+    def claim(self, entry, opening, seconds):
+        self.claims.setdefault(entry, {})[opening] = monotonic() + seconds * 1000
+        return entry
 
     def set_of(self, entry):
-        return self.set + "6" if ":" in entry.partition(",")[0] else self.set
+        return self.six if ":" in entry.partition(",")[0] else self.set
 
-    def forget(self, entry, grant):
-        """Drops a grant's claim on an entry, and claims whose time is over though nobody closed them yet."""
-        held = self.claims.get(entry, {})
-        held.pop(grant.id, None)
-        for other in list(held):
-            if held[other] <= monotonic():
-                held.pop(other)
-        if not held:
-            self.claims.pop(entry, None)
+    def command(self, entry):
+        """Returns the words that bring an entry to what is claimed of it."""
+        name = self.set_of(entry)
+        if entry not in self.claims:
+            return ("ipset", "del", "-exist", name, entry)
+        left = max(self.claims[entry].values()) - monotonic()
+        seconds = max(1, min((left + 999) // 1000, self.longest))  # 0 would be for ever
+        return ("ipset", "add", "-exist", name, entry) + (("timeout", str(seconds)) if self.kinds[name][1] else ())
 
-    async def say_all(self, commands):
-        """Tells the carrier all commands, in one go where it can; each is tried, then the first failure is raised."""
+    async def write(self, entries):
+        """Brings entries to what is claimed of them, in one go where the carrier can; each is tried, then it fails.
+
+        After a failure the worker calls `sync`, which takes the claims as they then are.
+        """
+        entries = [entry for entry in entries if entry not in self.owners]
+        self.ours.update(entries)
+        commands, failure = [self.command(entry) for entry in entries], None
         if hasattr(self.carrier, "say_all"):
-            return await self.carrier.say_all(commands)
-        failure = None
+            await self.carrier.say_all(commands)
+            commands = []
         for words in commands:
             try:
                 await self.carrier.say(*words)
@@ -156,18 +179,21 @@ class Port:
                 failure = failure or error
         if failure:
             raise failure
+        self.ours.difference_update([entry for entry in entries if entry not in self.claims])
 
 
 def members(listing):
-    """Returns the entries that `ipset list` printed, without their times; IPv6 addresses in our own spelling."""
+    """Returns (entry, seconds left) of what `ipset list` printed, IPv6 addresses in our own spelling.
+
+    0 seconds: it has no end; None: nothing in this set has one.
+    """
     found = []
-    for line in listing.partition("Members:\n")[2].split("\n"):
-        address, comma, rest = line.split(" ")[0].partition(",")
-        if not comma:
-            continue
+    for words in [line.split(" ") for line in listing.partition("Members:\n")[2].split("\n") if line]:
+        address, comma, rest = words[0].partition(",")
         try:
             address = net.printed(net.packed(address))
-        except ValueError:  # not an address; the carrier or ipset will say so
+        except ValueError:  # a network; what we write never is one
             pass
-        found.append(address + "," + rest)
+        left = int(words[2]) if words[1:2] == ["timeout"] else None
+        found.append((address + comma + rest, left))
     return found

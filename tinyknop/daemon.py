@@ -3,11 +3,11 @@
 from . import capture, compat, log, net
 from .control import Door
 from .errors import Rejected, TinyknopError
-from .gate import STAGES, Decision, Gate, same_family
+from .gate import STAGES, Decision, Gate
 from .grants import Grant, Nat, replaced
 from .keeper import Keeper, bare
-from .keywords import number
 from .replay import Replay
+from .rules import same_family
 from .says import Says
 
 _STEP = 2000  # ms by which the wall clock must leave the monotonic one to count as stepped
@@ -53,6 +53,7 @@ class Daemon:
         heard = self._made(self.settings.captures)
         if not self.settings.test:
             await self.keeper.recover()
+        self._gate.advance(compat.wall())
         self._listen(heard)
         self._door.open()
         self._watch_clock()
@@ -166,7 +167,7 @@ class Daemon:
             self._refuse(turned(decision, error), datagram)
 
     def _open(self, grant, stanza, datagram):
-        self.says.opened(self.keeper.open(grant, stanza.ports), stanza, datagram)
+        self.says.opened(self.keeper.open(grant, stanza.ports, stanza.require_all), stanza, datagram)
         self.counters["granted"] += 1
 
     def _watch_clock(self):
@@ -175,6 +176,7 @@ class Daemon:
         if abs(offset - self._offset) >= _STEP:
             self._stepped((offset - self._offset) // 1000)
             self._offset = offset
+        self._gate.advance(compat.wall())
         self.loop.at(compat.monotonic() + _LOOK_AT_CLOCK, self._watch_clock)
 
     def _sweep(self):
@@ -204,6 +206,7 @@ class Daemon:
         """Takes a new configuration; live grants stay. Raises, with the old one still in force, where it cannot run."""
         heard = self._made(settings.captures)
         gate = Gate(stanzas, settings)
+        gate.advance(compat.wall())
         changed = await self.keeper.change(settings, stanzas)
         try:
             self._listen(heard)
@@ -239,6 +242,8 @@ class Daemon:
             return {"error": error.reason}
 
     def _open_by_hand(self, source, wanted, seconds, names):
+        from .keywords import number
+
         source, now = net.printed(net.packed(source)), compat.wall()
         names = tuple(names.split(","))
         for name in names:

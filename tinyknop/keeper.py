@@ -1,6 +1,6 @@
 """The keeper of what is open: the journal first, then the ports; extended, ended on time, recovered after a crash."""
 
-from . import compat, conntrack, log, loop, ports
+from . import compat, log, loop, ports
 from .errors import ConfigError, PortError, Rejected
 from .grants import Grants, seconds_left
 from .journal import Journal
@@ -22,6 +22,7 @@ class Keeper:
         self._names = {}  # grant id -> names of its ports
         self._owed = {}  # grant id -> (grant, names of the ports that have not confirmed its close)
         self._timers = {}  # grant id -> Timer of its end
+        self._together = {}  # grant id -> names of the ports that have yet to open it, or all must close it
         self._carriers = {}
         self._journal = Journal(settings.state_dir + "/grants.journal")
 
@@ -69,16 +70,18 @@ class Keeper:
                 raise ConfigError("stanza", "there is no port called %s: add [port.%s]" % (name, name))
             port = ports.make(name, tables[name], self._carriers)
             self._leads_inside(port, name)
-            made.append(Worker(name, port, self._confirmed, self.says.added, self._cut))
+            made.append(Worker(name, port, self))
         return made
 
-    async def _cut(self, worker, grant):
+    async def cut(self, worker, grant):
         """Ends the connections that a grant let in, where its stanza says `cut`; what fails is only told."""
         if grant.stanza not in [stanza.name for stanza in self._stanzas if stanza.cut]:
             return
         if not worker.port.outlives_us and "netlink" not in self._carriers:
             self._carriers["netlink"] = ports.carrier("netlink", {})
         carrier = worker.port.carrier if worker.port.outlives_us else self._carriers["netlink"]
+        from . import conntrack  # 4 KB on a board, where hardly anybody wants it
+
         for words in conntrack.words(grant):
             try:
                 await carrier.say(*words)
@@ -110,11 +113,15 @@ class Keeper:
         live = [(grant, self._names[number]) for number, grant in self.grants.live.items()]
         return live + list(self._owed.values())
 
-    def open(self, asked, names):
+    def open(self, asked, names, together=False):
         """Journals a grant, then tells the ports of these names; returns it as it is kept.
 
-        Raises Rejected("full", ...) where it cannot be journaled.
+        `together`: it stays open only if every port opens it. Raises Rejected("full", ...) where it cannot be
+        journaled, or is wanted together and a port is down.
         """
+        down = [name for name in names if self.workers[name].failure is not None]
+        if together and down:
+            raise Rejected("full", "port %s is down, and all ports are required" % down[0])
         known = len(self.grants.live)
         grant = self.grants.add(asked)
         try:
@@ -125,10 +132,27 @@ class Keeper:
                 self.grants.remove(grant.id)
             raise
         self._names[grant.id] = names
+        if together:
+            self._together[grant.id] = list(names)
         for name in names:
             self.workers[name].open(grant)
         self._end_at(grant, grant.until - grant.opened)
         return grant
+
+    def opened(self, worker, grant):
+        """Takes it that a port has opened a grant, or a part of it."""
+        self.says.added(worker, grant)
+        missing = self._together.get(grant.id)
+        if missing is not None and worker.name in missing:
+            missing.remove(worker.name)
+            if not missing:
+                del self._together[grant.id]
+
+    def failed(self, worker):
+        """Takes back what only all ports together may hold open, and this one has not opened."""
+        for number in [number for number, names in self._together.items() if worker.name in names]:
+            log.warning("port %s is down, and all ports are required: taking back grant %d", worker.name, number)
+            self.close(number)
 
     def _end_at(self, grant, seconds):
         timer = self._timers.pop(grant.id, None)
@@ -139,6 +163,7 @@ class Keeper:
 
     def close(self, number):
         """Ends a grant; it is struck out of the journal once all its ports have confirmed the close."""
+        self._together.pop(number, None)
         self._timers.pop(number).cancel()
         grant = self.grants.remove(number)
         names = [name for name in self._names.pop(number) if name in self.workers]
@@ -162,7 +187,8 @@ class Keeper:
         self._struck(number)
         return True
 
-    def _confirmed(self, worker, number):
+    def closed(self, worker, number):
+        """Takes it that a port has confirmed a close."""
         if number not in self._owed:
             return
         grant, names = self._owed[number]

@@ -113,13 +113,15 @@ def ipset_create(seq, name, family, maxelem=None, timeout=0, order=HOST):
 
 
 def ipset_entry(command, seq, name, entry, timeout=None, order=HOST):
-    """Returns the message that adds, deletes or tests an entry (packed address, protocol's number, port).
+    """Returns the message that adds, deletes or tests an entry (packed address, protocol's number or None, port).
 
     Adding what is there renews its time, and deleting what is not there is no error. A timeout of 0 is for ever.
+    None: an entry of a set that holds addresses alone.
     """
     address, proto, port = entry
     data = attr(1 | NESTED, attr((1 if len(address) == 4 else 2) | BIG, address, order), order)
-    data += attr(4 | BIG, struct.pack(">H", port), order) + attr(7, bytes([proto]), order)
+    if proto is not None:
+        data += attr(4 | BIG, struct.pack(">H", port), order) + attr(7, bytes([proto]), order)
     if timeout is not None:
         data += attr(6 | BIG, struct.pack(">I", timeout), order)
     return _ipset(command, 0, seq, name, attr(7 | NESTED, data, order), order)
@@ -135,27 +137,30 @@ def _number(data):
 
 
 def ipset_entry_of(data, order=HOST):
-    """Returns (packed address, protocol's number, port, seconds left or None) from an entry's attributes."""
-    address, proto, port, timeout = b"", 0, 0, None
+    """Returns (packed address, protocol's number, port, seconds left, prefix); the last four None where not there."""
+    address, proto, port, timeout, prefix = b"", None, None, None, None
     for kind, value in attrs(data, order):
         if kind == 1:
             for _, inner in attrs(value, order):
                 address = inner
+        elif kind == 3:
+            prefix = _number(value)
         elif kind == 4:
             port = _number(value)
         elif kind == 6:
             timeout = _number(value)
         elif kind == 7:
             proto = _number(value)
-    return address, proto, port, timeout
+    return address, proto, port, timeout, prefix
 
 
 def ipset_listed(body, order=HOST):
     """Returns (type, header, entries) of one message of a list; only the first of a list has a header, others {}.
 
-    The header may have "family", "hashsize", "maxelem", "timeout", "references", "memory" and "elements".
+    The header may have "family", "elements", "references", "memory" and those of its options that `names` holds.
     """
-    names = ((6, "timeout"), (18, "hashsize"), (19, "maxelem"), (24, "elements"), (25, "references"), (26, "memory"))
+    names = ((6, "timeout"), (12, "bitmask"), (18, "hashsize"), (19, "maxelem"), (20, "netmask"))
+    names += ((24, "elements"), (25, "references"), (26, "memory"))
     kind_name, header, entries = "", {}, []
     for kind, value in attrs(body[4:], order):
         if kind == 3:

@@ -13,13 +13,14 @@ _TRIES = 10  # of a close on a blind port; then it stays owed, for a person to l
 
 
 class Worker:
-    """Drives one port.
+    """Drives one port for its owner, the keeper.
 
-    `opened(worker, grant)` is called once the port opened a grant or a part of it, `closed(worker, grant id)` once it
-    confirmed a close; `await cut(worker, grant)` ends the connections of what is closed, where that is wanted.
+    `owner.opened(worker, grant)` is called once the port opened a grant or a part of it, `owner.closed(worker, grant
+    id)` once it confirmed a close, `owner.failed(worker)` when it fails; `await owner.cut(worker, grant)` ends the
+    connections of what was closed, where that is wanted.
     """
 
-    def __init__(self, name, port, closed, opened, cut):
+    def __init__(self, name, port, owner):
         self.name = name
         self.port = port
         self.book = Book(getattr(port, "by_destination", False))
@@ -28,9 +29,7 @@ class Worker:
         self._tries = {}  # id of a grant whose close failed on a blind port -> how often
         self.failure = None  # the reason of the last failure, None while all is well
         self.failing_since = None  # wall-clock second
-        self._closed = closed
-        self._opened = opened
-        self._cut = cut
+        self._owner = owner
         self._queue = loop.Queue()
         self._owed = []  # ids of grants whose close no device has confirmed yet
         self._task = None
@@ -46,6 +45,7 @@ class Worker:
         for grant in grants:
             self.book.enter(grant)
         self._owed = [grant.id for grant in expired]
+        self._before = expired  # grants whose close the process before us owed
         if self._blind:
             self._queue.items = [(grant, grant.id) for grant in expired]
         try:
@@ -65,7 +65,10 @@ class Worker:
     def close(self, grant):
         """Wants a grant closed; what other grants hold open stays so."""
         self._owed.append(grant.id)
-        self._queue.put((self.book.strike(grant), grant.id))
+        orphans = self.book.strike(grant)
+        self._queue.put((orphans, grant.id))
+        if grant.until > compat.wall() and (orphans is None or orphans.openings != grant.openings):
+            self.resync()  # closed by hand: what another grant still holds open has less time now
 
     def resync(self):
         """Wants the device compared with what is live, where that can be done."""
@@ -119,7 +122,7 @@ class Worker:
                     fresh = True
                     for item in items:
                         if item is not None and item[1] is None:
-                            self._opened(self, item[0])
+                            self._owner.opened(self, item[0])
                 items = []
             except PortError as error:
                 self._failed(error)
@@ -128,33 +131,36 @@ class Worker:
                 self._failed(PortError(self.port.describe(), str(error)))
 
     def _batches(self, items):
-        """Yields items as they are to be said: closes that follow one another together, where the port can do that."""
+        """Yields items as they are to be said: opens or closes that follow one another together, where the port can."""
         many = []
         for item in items:
-            if item[1] is None or not getattr(self.port, "batches", False):
-                if many:
-                    yield many
+            together = "open_all" if item[1] is None else "batches"
+            if many and ((item[1] is None) != (many[0][1] is None) or not getattr(self.port, together, False)):
+                yield many
                 many = []
-                yield [item]
-            else:
-                many.append(item)
+            many.append(item)
         if many:
             yield many
 
     async def _say(self, items):
         """Says one opening, or one or more closes."""
-        grant, closing = items[0]
+        closing, now = items[0][1], compat.wall()
         if closing is None:
-            left = seconds_left(grant, compat.wall())
-            if left >= 0:  # 0: a part of its last second is left, and the timer ends it on time
-                await self.port.open(grant, max(left, 1))
-                self._opened(self, grant)
+            pairs = [(grant, seconds_left(grant, now)) for grant, _ in items]
+            # 0 seconds: a part of its last one is left, and the timer ends it on time.
+            pairs = [(grant, max(left, 1)) for grant, left in pairs if left >= 0]
+            if len(pairs) > 1:
+                await self.port.open_all(pairs)
+            elif pairs:
+                await self.port.open(*pairs[0])
+            for grant, left in pairs:
+                self._owner.opened(self, grant)
                 self._renew(left)
             return
         held = [grant for grant, _ in items if grant is not None]
         if not held or await self._ended(held, closing):
             for grant in held:
-                await self._cut(self, grant)
+                await self._owner.cut(self, grant)
             for _, number in items:
                 self._confirm(number)
 
@@ -168,8 +174,9 @@ class Worker:
             tries = self._tries[number] = self._tries.get(number, 0) + 1
             if tries < _TRIES:
                 log.error("%s; trying again", error)
-                pause = min(_FIRST_PAUSE << tries, _LONGEST_PAUSE)
-                loop.current().at(compat.monotonic() + pause * 1000, lambda: self._queue.put((grants[0], number)))
+                pause = min(_FIRST_PAUSE * (1 << tries), _LONGEST_PAUSE)
+                again = compat.monotonic() + int(pause * 1000)
+                loop.current().at(again, lambda: self._queue.put((grants[0], number)))
             else:
                 log.error("%s; tried %d times, so the close of %s stays owed", error, tries, grants[0].source)
             return False
@@ -192,6 +199,9 @@ class Worker:
             await self.port.start()
         if self._blind:
             return
+        while self._before and getattr(self.port, "shared", False):  # no sync tells these from what the owner put there
+            await self.port.close(self._before[0])
+            self._before = self._before[1:]
         owed = list(self._owed)
         now = compat.wall()
         live = [(grant, seconds_left(grant, now)) for grant in self.book.live()]
@@ -215,13 +225,14 @@ class Worker:
     def _confirm(self, number):
         if number in self._owed:
             self._owed.remove(number)
-            self._closed(self, number)
+            self._owner.closed(self, number)
 
     def _failed(self, error):
         if self.failure is None:
             self.failing_since = compat.wall()
             log.error("%s; trying again", error)
         self.failure = error.reason
+        self._owner.failed(self)
 
     def _recovered(self):
         if self.failure is not None:

@@ -1,8 +1,9 @@
 """netlink: takes the words of `ipset`, `nft`, `conntrack -D` and `ss -K` to the kernel itself, without a child process.
 
-Of ipset it understands `create`, `add`, `del` and `list` of hash:ip,port sets with a time-out, always with `-exist`;
-of nft `-f -` with a script of what tinyknop/nft.py knows, one transaction each, and lists; of the two others what
-tinyknop/conntrack.py says. The kernel answers during the send, so nothing here ever waits.
+Of ipset it understands `create` of hash:ip,port sets with a time-out, and `add`, `del` and `list` of these and of
+hash:net,port and hash:ip sets, with a time-out or without, always with `-exist`; of nft `-f -` with a script of what
+tinyknop/nft.py knows, one transaction each, and lists; of the two others what tinyknop/conntrack.py says. The kernel
+answers during the send, so nothing here ever waits.
 """
 
 import errno
@@ -65,8 +66,13 @@ def _whole(text, top):
 
 
 def _parse_entry(text):
-    """Returns (packed address, protocol's number, port) of "192.0.2.7,tcp:22"; raises ValueError."""
-    address, _, rest = text.partition(",")
+    """Returns (packed address, protocol's number, port) of "192.0.2.7,tcp:22"; raises ValueError.
+
+    The last two are None where there is nothing but an address.
+    """
+    address, comma, rest = text.partition(",")
+    if not comma:
+        return net.packed(address), None, None
     proto, _, port = rest.partition(":")
     known = [number for name, number in netlink.PROTOCOLS if name == proto]
     number = known[0] if known else _whole(proto, 255)
@@ -77,13 +83,17 @@ def _parse_entry(text):
 
 
 def _print_entry(entry):
-    address, number, port, timeout = entry
-    proto = str(number)
+    address, number, port, timeout, prefix = entry
+    text, proto = net.printed(address) if address else "?", str(number)
+    if prefix is not None and prefix < 8 * len(address):
+        text += "/%d" % prefix
     for name, known in netlink.PROTOCOLS:
         if known == number:
             proto = name
-    port = "%d/%d" % (port >> 8, port & 255) if proto in ("icmp", "icmpv6") else str(port)
-    text = "%s,%s:%s" % (net.printed(address), proto, port)
+    if proto in ("icmp", "icmpv6"):
+        port = "%d/%d" % (port >> 8, port & 255)
+    if number is not None:
+        text += ",%s:%s" % (proto, port)
     return text if timeout is None else "%s timeout %d" % (text, timeout)
 
 
@@ -120,8 +130,8 @@ def encode(seq, words):
         return _create(seq, name, rest), name
     if command == "del" and len(rest) == 1:
         return netlink.ipset_entry(netlink.IPSET_DEL, seq, name, _parse_entry(rest[0])), name
-    if command == "add" and len(rest) == 3 and rest[1] == "timeout":
-        seconds = _whole(rest[2], netlink.IPSET_LONGEST)
+    if command == "add" and (len(rest) == 1 or len(rest) == 3 and rest[1] == "timeout"):
+        seconds = _whole(rest[2], netlink.IPSET_LONGEST) if len(rest) == 3 else None
         return netlink.ipset_entry(netlink.IPSET_ADD, seq, name, _parse_entry(rest[0]), seconds), name
     raise ValueError("not a command that this carrier knows")
 
@@ -135,7 +145,8 @@ def _print_set(name, bodies):
             type_name, header = kind, about
         entries += more
     shown = ["inet6" if header.get("family") == netlink.AF_INET6 else "inet"]
-    shown += ["%s %d" % (key, header[key]) for key in ("hashsize", "maxelem", "timeout") if key in header]
+    options = ("hashsize", "maxelem", "timeout", "netmask", "bitmask")
+    shown += ["%s %d" % (key, header[key]) for key in options if key in header]
     lines = ["Name: " + name, "Type: " + type_name, "Revision: %d" % header.get("revision", 0)]
     lines += ["Header: family " + " ".join(shown), "References: %d" % header.get("references", 0)]
     lines += ["Number of entries: %d" % len(entries), "Members:"]

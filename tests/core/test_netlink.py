@@ -94,7 +94,7 @@ def test_list_gives_entries_with_the_time_they_have_left():
         kind, header, entries = netlink.ipset_listed(listing(order), order)
         assert kind == "hash:ip,port"
         assert (header["family"], header["maxelem"], header["revision"]) == (2, 65536, 7)
-        assert entries == [(b"\xc0\0\2\7", 6, 22, 30), (b"\xc0\0\2\x08", 17, 53, 2147483)]
+        assert entries == [(b"\xc0\0\2\7", 6, 22, 30, None), (b"\xc0\0\2\x08", 17, 53, 2147483, None)]
 
 
 def test_list_cut_anywhere_raises_nothing():

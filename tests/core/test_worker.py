@@ -5,8 +5,23 @@ from tinyknop.errors import PortError
 from tinyknop.grants import Grant
 
 
-async def uncut(who, grant):
-    pass
+class Owner:
+    """What a worker tells its owner."""
+
+    def __init__(self):
+        self.confirmed, self.begun, self.cuts, self.failures = [], [], [], 0
+
+    def opened(self, who, grant):
+        self.begun.append(grant.id)
+
+    def closed(self, who, number):
+        self.confirmed.append(number)
+
+    def failed(self, who):
+        self.failures += 1
+
+    async def cut(self, who, grant):
+        self.cuts.append(grant.id)
 
 
 SSH = (("tcp", 22),)
@@ -55,18 +70,16 @@ class Device:
 
 def driven(device, body):
     """Runs `body(worker)` on a loop with short pauses; returns the ids of confirmed closes."""
-    scheduler, confirmed = loop.Loop(), []
+    scheduler, owner = loop.Loop(), Owner()
     kept = log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE
     log.sink = lambda level, text: None
     worker._FIRST_PAUSE = worker._LONGEST_PAUSE = 0.002
     try:
-        one = worker.Worker(
-            "device", device, lambda who, number: confirmed.append(number), lambda who, grant: None, uncut
-        )
+        one = worker.Worker("device", device, owner)
         scheduler.run_until(body(one))
     finally:
         log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE = kept
-    return confirmed
+    return owner.confirmed
 
 
 async def settled(one, what):
@@ -157,3 +170,89 @@ def test_a_local_device_that_is_down_at_start_says_so():
         raise AssertionError("started")
 
     driven(device, body)
+
+
+class Blind(Device):
+    """What it holds cannot be read back."""
+
+    blind = True
+
+
+def test_a_close_that_fails_on_a_blind_port_is_said_again_until_it_holds():
+    device = Blind([None, None, PortError("device", "no"), OSError(12), None])
+
+    async def body(one):
+        await one.start([], [])
+        one.open(grant(1))
+        await settled(one, lambda: device.held)
+        one.close(grant(1))
+        await settled(one, lambda: not device.held)
+        await one.stop(False)
+
+    assert driven(device, body) == [1] and device.failures == []
+
+
+def test_a_close_that_was_owed_at_the_start_is_said_to_a_blind_port():
+    device = Blind()
+    device.held = ["192.0.2.7"]
+
+    async def body(one):
+        await one.start([], [grant(1)])
+        await settled(one, lambda: not one.owes())
+        await one.stop(False)
+
+    assert driven(device, body) == [1] and device.held == []
+
+
+def test_closes_go_together_where_a_port_can_do_that():
+    class Many(Device):
+        batches = True
+        calls = []
+
+        async def close(self, *grants):
+            self.calls.append([one.id for one in grants])
+
+    device = Many()
+
+    async def body(one):
+        await one.start([grant(n, source="192.0.2.%d" % n) for n in (1, 2, 3)], [])
+        for n in (1, 2, 3):
+            one.close(grant(n, source="192.0.2.%d" % n))
+        await settled(one, lambda: not one.owes())
+        await one.stop(False)
+
+    assert driven(device, body) == [1, 2, 3] and device.calls == [[1, 2, 3]]
+
+
+def test_what_the_process_before_us_owed_is_closed_by_name_where_the_device_is_shared_with_its_owner():
+    device = Device([None, PortError("device", "busy")])
+    device.shared = True
+    device.held = ["198.51.100.9", "the owner's"]
+
+    async def kept(live):
+        device.held += [pair[0].source for pair in live]
+
+    device.sync = kept
+
+    async def body(one):
+        await one.start([grant(1)], [grant(2, source="198.51.100.9")])
+        await settled(one, lambda: one.failure is None)
+
+    assert driven(device, body) == [2]
+    assert device.held == ["the owner's", "192.0.2.7"]
+
+
+def test_early_close_has_the_device_told_how_long_others_still_hold_what_it_held():
+    device = Device()
+
+    async def body(one):
+        await one.start([], [])
+        one.open(grant(1, until=compat.wall() + 300))
+        one.open(grant(2, until=compat.wall() + 100))
+        await settled(one, lambda: device.held)
+        device.held = []
+        one.close(grant(1, until=compat.wall() + 300))
+        await settled(one, lambda: not one.owes() and device.held)
+
+    assert driven(device, body) == [1]
+    assert device.held == ["192.0.2.7"]

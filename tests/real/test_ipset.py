@@ -9,12 +9,14 @@ from tinyknop.ports import ipset
 from tinyknop.ports.carriers import local, netlink
 
 from tests.need import lacking, need
-from tests.real import net
+from tests.real import net, peers
+from tinyknop import Keys, Packet, seal
 from tinyknop.compat import monotonic
 from tinyknop.errors import PortError
 from tinyknop.grants import Grant
 from tinyknop.loop import Loop
 
+KEYS = Keys(key=peers.KEY, hmac_key=peers.HMAC_KEY)
 _count = itertools.count()
 
 
@@ -98,14 +100,84 @@ def test_set_of_the_owner_with_other_options_is_used_as_it_is(place):
     assert "maxelem 5 " in place.ipset("list", "knop")
 
 
-def test_set_without_timeout_or_of_another_type_is_refused(place):
-    place.ipset("create", "knop", "hash:ip,port")
-    with pytest.raises(PortError, match="without a time-out"):
-        place.port()
-    place.ipset("destroy", "knop")
-    place.ipset("create", "knop", "hash:ip", "timeout", "0")
-    with pytest.raises(PortError, match="not of type"):
-        place.port()
+@pytest.fixture(params=("netlink", "program"))
+def carrier(place, request):
+    return place.carrier if request.param == "netlink" else InNamespace(place.name)
+
+
+def test_set_that_cannot_serve_is_refused(place, carrier):
+    for kind, said in (
+        ("hash:net", "not of type hash:ip,port, hash:net,port or hash:ip, family inet, .* name another in set ="),
+        ("list:set", "not of type"),
+        ("bitmap:port range 1-9", "not of type"),
+        ("hash:ip,port family inet6", "not of type"),
+        ("hash:ip netmask 24", "without a mask"),
+        ("hash:ip,port bitmask 255.255.0.0", "without a mask"),
+    ):
+        place.ipset("create", "knop", *kind.split())
+        if kind.startswith("bitmap"):
+            place.ipset("add", "knop", "5")
+        with pytest.raises(PortError, match=said):
+            place.port(carrier)
+        place.ipset("destroy", "knop")
+
+
+OPTIONS = ("", "timeout 0", "timeout 60 counters comment", "maxelem 70 forceadd", "timeout 0 hashsize 64 skbinfo")
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("kind", ("hash:ip", "hash:ip,port", "hash:net,port"))
+def test_sets_of_the_owner_are_used_as_they_are(place, carrier, kind, options):
+    ported = "" if kind == "hash:ip" else ",tcp:22"
+    for name, family, theirs in (("knop", "inet", "192.0.2.9"), ("knop6", "inet6", "2001:db8::9")):
+        place.ipset("create", name, kind, "family", family, *options.split())
+        place.ipset("add", name, theirs + ported, *(["timeout", "0"] if "timeout" in options else []))
+    if kind == "hash:net,port":
+        place.ipset("add", "knop", "10.0.0.0/8,tcp:22", *(["timeout", "0"] if "timeout" in options else []))
+    before = names(place.members())
+    door = place.port(carrier)
+    assert door.self_timed == ("timeout" in options)
+    live = [(grant(), 30), (grant(2, "2001:db8::7"), 30), (grant(3, openings=(("tcp", 22), ("udp", 53))), 20)]
+    place.run(door.sync(live[:1]))
+    for one, seconds in live:
+        place.run(door.open(one, seconds))
+    place.run(door.open(grant(4, "192.0.2.9"), 1))  # who is let in anyway
+    ours = ["192.0.2.7" + ported] + (["192.0.2.7,udp:53"] if ported else [])
+    assert names(place.members()) == sorted(before + ours)
+    assert names(place.members("knop6")) == ["2001:db8::7" + ported, "2001:db8::9" + ported]
+    place.run(door.close(grant(3, openings=(("udp", 53),))))
+    assert "192.0.2.7" + ported in names(place.members())
+    place.ipset("flush", "knop6")
+    place.run(door.sync(live[1:2]))
+    assert (names(place.members()), names(place.members("knop6"))) == (before, ["2001:db8::7" + ported])
+    place.run(door.close(*[one for one, _ in live]))
+    place.run(door.close(grant(4, "192.0.2.9")))
+    assert (names(place.members()), place.members("knop6")) == (before, [])
+
+
+def test_set_without_time_outs_keeps_the_owners_and_loses_ours_after_a_kill(network):
+    for name, family in ((peers.SET, "inet"), (peers.SET + "6", "inet6")):
+        network.at(network.server, "ipset", "create", name, "hash:ip", "family", family)
+    network.at(network.server, "ipset", "add", peers.SET, "192.0.2.9")
+    network.at(network.server, *("iptables -A INPUT -m set --match-set %s src -j ACCEPT" % peers.SET).split())
+    daemon = peers.serve(network, peers.toml_stanza(network, timeout=1))
+    assert len([line for line in daemon.lines if "set %s has no time-outs" % peers.SET in line]) == 1
+    network.send(seal(Packet(message="%s,tcp/%d" % (net.CLIENT, net.SERVICE)), KEYS))
+    assert network.wait_connect(True) is not None
+    assert network.wait_connect(False) is not None  # the daemon ends it
+    network.send(seal(Packet(message="%s,tcp/%d" % (net.CLIENT, net.SERVICE)), KEYS))
+    assert network.wait_connect(True) is not None
+    daemon.kill()
+    time.sleep(1.2)
+    assert network.can_connect()  # as was said
+    peers.serve(network, peers.toml_stanza(network, timeout=1))
+    assert not network.can_connect()
+    assert place_members(network) == ["192.0.2.9"]
+
+
+def place_members(network):
+    listing = network.at(network.server, "ipset", "list", peers.SET)
+    return [line.split(" ")[0] for line in listing.partition("Members:\n")[2].split("\n") if line]
 
 
 def test_kernel_ends_an_entry_though_nobody_closes_it(place):
