@@ -18,6 +18,8 @@ TESTS = (
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
     ("vtysh", "frr"),
+    ("zebra", "frr"),
+    ("openssl", "openssl"),
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),
     ("busybox", "busybox"),

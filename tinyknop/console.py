@@ -11,28 +11,29 @@ A carrier owns the line (a serial port, a child running ssh) and does only this:
         console.feed(data, now)             # or console.tick(now) when the deadline has come first
     return console.outcome()                # the answer, or ConsoleError
 
-A profile says how a kind of device talks: see Profile in ports/profile.py. `command` wakes the device, logs in and
-finds the prompt first where that has not been done, or was lost; an empty line does nothing else. Lines that belong
+A profile says how a kind of device talks: see Profile in ports/shared/profile.py. `command` wakes the device, logs in
+and finds the prompt first where that has not been done, or was lost; an empty line does nothing else. Lines that belong
 together (a configuration mode) are one command: the first line, and the others as `text`. So nothing ever comes between
 them, and whatever is refused, the mode is left before the command is done.
 
-How an answer's end is known: the line typed was echoed, and after its line feed the current line is exactly the prompt
-that was learned. Where the echo cannot be recognised (a device that scrolls long lines), the prompt must stand for a
-second in silence. A shell is asked to print a mark and the exit status instead. Bytes are looked at one by one, and
-what depends on silence on times alone, so it does not matter how they were cut.
+How an answer's end is known: the end of the line typed was echoed, and after its line feed the current line is exactly
+the prompt that was learned, or one of a mode. A prompt without the echo is none (the device was restarted and has never
+got the line), nor is one outside of the mode before the last line. A shell is asked to print a mark and the exit status
+instead. Bytes are looked at one by one, and what depends on silence on times alone: it does not matter how they were
+cut.
 """
 
 from .errors import TinyknopError
 
 _LISTEN = 1500  # ms before the first wake-up: a boot loader that counts seconds down is heard, and never typed at
-_WAKE = 3000  # ms of silence before another
+_WAKE = 3000  # ms of silence before another, and until the echo
 _SETTLED = 150  # ms of silence after which the current line counts as whole; a character takes 1 ms at 9600 baud
-_UNSURE = 1000  # ms of silence after which a prompt counts though no echo was seen
+_ECHO = 12  # characters of the end of a line, less its blanks: of a long one some devices show no more
 _HOLD = 30000  # ms without typing after a boot loader said that a key would stop it
 _LOGIN = 30000  # ms from the first wake-up to the prompt; banners at 9600 baud and a slow AAA server take 10 s
 _STEPS = 6  # prompts passed on the way from the log-in to the one we want, or out of modes
-_LONGEST = 1000  # characters of a line, typed or heard; of a longer one the rest is dropped
-_BOOT = ("autoboot", "interrupt boot", "to stop boot", "enter failsafe", "enter setup")
+_LONGEST, _WIDEST = 1000, 16384  # characters of a line to type, and of one that is heard
+_BOOT = ("autoboot", "interrupt boot", "to stop boot", "u-boot console", "enter failsafe", "enter setup")
 _PAGERS = (("(END)", "q"), ("--More--", " "), ("--more--", " "), ("More --->", " "), (")---", " "), ("|down]", " "))
 _PLAIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:/,=+@-"
 
@@ -68,7 +69,7 @@ class _Screen:
             self.line = self.line[:-1]
         elif c >= 32:
             line, self._return = "" if self._return else self.line, False
-            self.line = (line + (chr(c) if c < 127 else "."))[:_LONGEST]
+            self.line = (line + (chr(c) if c < 127 else "."))[:_WIDEST]
         return None
 
     def _after(self, c):
@@ -80,7 +81,8 @@ class _Screen:
 
 
 class Console:
-    """One dialogue. `done`: no command is under way.
+    """One dialogue. `done`: no command is under way. `sessions`: how many were begun; once one more is, the device may
+    have been restarted since the last command.
 
     `deadline`: when `tick` has to be called at the latest, in the clock of `now`; None while nothing is awaited.
     """
@@ -90,15 +92,12 @@ class Console:
         without a command the prompt is asked for again before the next (None: never; where the end of a session is
         noticed anyhow)."""
         self.profile = profile
-        self.done = True
+        self.done, self.sessions = True, 0
         self._user, self._password, self._enable = user, password, enable
         self._terminal, self._idle = terminal, idle
         self._screen, self._out = _Screen(), b""
-        self._job = None  # (line, timeout, text, keep) of the command under way
-        self._error, self._answer = None, []
-        self._number = 0  # of a shell's mark
-        self._hold = self._due = None  # no typing before; time to wake the device up, if it stays silent
-        self._typed = self._heard = 0  # when something was typed, or heard, last
+        self._number = self._typed = 0  # of a shell's mark; when something was typed last
+        self._hold = self._due = 0  # no typing before; time to wake the device up, if it stays silent
         self._last = ""  # the last line heard that was not empty
         self._upset = False  # something may still be running that has to be interrupted
         self._off()
@@ -116,7 +115,7 @@ class Console:
     def line(self, words):
         """Returns the words as the line to type; raises ConsoleError("word", ...) for what cannot be a line."""
         line = quoted(words) if self.profile.shell else " ".join(words)
-        self._check(line)
+        self._check(line.replace("\n", "\r"))
         return line
 
     def _check(self, text):
@@ -141,14 +140,13 @@ class Console:
         if not self.done:
             raise ConsoleError("word", "one command at a time")
         self.done, self._error, self._answer = False, None, []
-        self._job = (line, timeout, text, keep)
+        self._job = line, timeout, text, keep
         here = self._screen.line.rstrip()
         sure = self._state == "home" and not self._stale and (here == self._home or self.profile.shell and not here)
         if not self._terminal or sure and (self._idle is None or now - self._typed < self._idle):
             return self._begin(now)
         self._known = self._state == "home"  # most likely the session still stands, with paging off
-        self._candidate = self._home
-        self._state = "wake"
+        self._candidate, self._state = self._home, "wake"
         self._named = self._passed = self._over = False
         self._wakes, self._steps = int(self._upset), 0
         self._until = now + _LOGIN
@@ -162,7 +160,7 @@ class Console:
         for c in data:
             self._byte(c, now)
         if data:
-            self._heard, self._due = now, now + _WAKE
+            self._due = now + _WAKE
             self._quiet = None if self._until is None else now + _SETTLED
 
     def tick(self, now):
@@ -208,8 +206,7 @@ class Console:
     def _type(self, text, now):
         self._out += text.encode()
         self._typed, self._screen.line = now, ""
-        self._due = now + _WAKE
-        self._quiet = self._due if self._state == "wake" else None
+        self._due = self._quiet = now + _WAKE
 
     def _byte(self, c, now):
         plain = 32 < c < 127 and not self._screen.escape
@@ -220,17 +217,15 @@ class Console:
             return
         elif not self._echoed:
             self._tail = (self._tail + chr(c))[-len(self._echo) :]
-            if self._tail == self._echo:
-                self._echoed = self._skip = True
-                self._lines, self._size = [], 0
+            self._echoed = self._skip = self._tail == self._echo
         elif chr(c) in self.profile.ends and not self._skip and self._prompted(self._modes):
             self._answered(now)
 
     def _finished(self, line, now):
         """Takes in a whole line."""
         self._last = line or self._last
-        if _has(line, _BOOT):
-            self._hold = now + _HOLD
+        if self._held(line, now) and self._state not in ("off", "wake", "home"):
+            return self._fail("lost", "it is starting: " + line)
         if self._state == "home" and line and line != self._home and not _logged(line):
             self._stale = self._terminal
         if self._state in ("off", "wake", "home"):
@@ -246,16 +241,20 @@ class Console:
             return None
         self._lines.append(line)
         self._size += len(line) + 1
-        if self._size > self._keep:
+        if self._size > self._keep or len(line) > _WIDEST - 1000:  # some of it may be cut off
             self._upset = True
             self._fail("long", "answered more than %d bytes" % self._keep)
         return None
 
-    def _look(self, line, now):
-        """After silence: the current line is whole."""
+    def _held(self, line, now):
+        """Tells whether a boot loader listens that would take any key for an order to stop."""
         if _has(line, _BOOT):
             self._hold = now + _HOLD
-        if self._hold is not None and now < self._hold:
+        return now < self._hold
+
+    def _look(self, line, now):
+        """After silence: the current line is whole."""
+        if self._held(line, now):
             self._quiet = self._hold
             return None
         for end, answer in self.profile.answers + _PAGERS:
@@ -265,14 +264,16 @@ class Console:
         names = any([line.endswith(end) for end in self.profile.login])
         if self._state == "wake":
             return self._look_around(line, asks, names, now)
-        if self._prompted(True):
-            if self._echoed or now - self._heard >= _UNSURE:
-                return self._answered(now)
-            self._quiet = self._heard + _UNSURE
-        elif asks and self._state == "climb":
+        if self._echoed and self._prompted(True):
+            return self._answered(now)
+        if asks and self._state == "climb" and not self._lines:
             self._type(self._enable + self.profile.newline, now)
-        elif asks or names:
-            self._fail("lost", "it asks: " + line)
+        elif asks or names:  # the second time, if it was for the privileged mode
+            self._fail("enable" if self._state == "climb" else "lost", "refused, it asks: " + line)
+        elif not self._echoed and not self.profile.shell:
+            if now >= self._due:
+                return self._fail("lost", "it did not repeat what was typed")
+            self._quiet = self._due
         return None
 
     def _wake(self, now):
@@ -289,9 +290,8 @@ class Console:
             self._passed = True
             return self._type(self._password + newline, now)
         if names or asks:
-            return self._fail(
-                "login", "refused: " + self._last if self._passed else "it asks for a user, none is given"
-            )
+            reason = "refused: " + self._last if self._passed else "it asks for a user, and none is given"
+            return self._fail("login", reason)
         if self._shaped(line):
             if line == self._candidate:
                 return self._arrived(line, now)
@@ -336,13 +336,14 @@ class Console:
                 return self._say_all((way,), "climb", now)
         if self._known and not self._named and not self._passed:
             return self._begin(now)
+        self.sessions += 1
         return self._say_all(profile.setup, "setup", now)
 
     def _begin(self, now):
         line, timeout, text, keep = self._job
-        lines = [part for part in text.split("\n") if part and not self.profile.shell]
+        lines = line if self.profile.shell else line + "\n" + text
         self._until, self._steps, self._over = now + timeout, 0, False
-        self._say_all(([line] if line else []) + lines, "job", now, keep)
+        self._say_all([part for part in lines.split("\n") if part], "job", now, keep)
 
     def _say_all(self, lines, state, now, keep=65536):
         self._state, self._todo, self._keep = state, list(lines), keep
@@ -366,21 +367,22 @@ class Console:
             line = "echo %s; %s%s; echo %s:$?" % (mark, line, " <<'%s.'" % mark if text else "", mark)
             if text:
                 line += "\n%s%s%s." % (text, "" if text.endswith("\n") else "\n", mark)
-        self._echo, self._tail = line.replace(" ", ""), ""
+        self._echo, self._tail = line.replace(" ", "")[-_ECHO:], ""
         self._echoed = self._skip = False
         self._lines, self._size = [], 0
         self._type(line + self.profile.newline, now)
 
     def _answered(self, now, status=0):
         """At the end of an answer: takes it in."""
-        self._at = self._home if self.profile.shell else self._screen.line.rstrip()
-        said = "; ".join([line.strip() for line in self._lines if line.strip()][-3:])
+        was, self._at = self._at, self._home if self.profile.shell else self._screen.line.rstrip()
+        said = "; ".join([line.strip() for line in self._lines if line.strip(" ^")][-3:])
         if self._state == "climb" and self._at == self._home:
             return self._fail("enable", "refused: " + (said or self._at))
         if self._state == "job":
+            if self._todo and was != self._home == self._at:
+                return self._fail("lost", "it is out of its mode: " + said)
             if self._refused() or status:
-                self._error = ConsoleError("refused", self.hidden(said or "status %d" % status))
-                self._todo = []
+                self._error, self._todo = ConsoleError("refused", self.hidden(said or "status %d" % status)), []
             self._answer += self._lines
         return self._next(now)
 
@@ -401,7 +403,6 @@ def _logged(line):
 
 
 def quoted(words):
-    """Returns words as one line for a POSIX shell, as for `ssh host LINE`; raises ConsoleError("word", ...)."""
-    if "'" in "".join(words):
-        raise ConsoleError("word", "a quote cannot be typed here")
-    return " ".join([word if word and all([c in _PLAIN for c in word]) else "'%s'" % word for word in words])
+    """Returns words as one line for a POSIX shell, as for `ssh host LINE`."""
+    plain = [bool(word) and all([c in _PLAIN for c in word]) for word in words]
+    return " ".join([w if bare else "'%s'" % w.replace("'", "'\\''") for w, bare in zip(words, plain)])

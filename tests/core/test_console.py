@@ -1,6 +1,7 @@
 """The dialogue with a router: any way it begins, whatever bursts in, an answer is whole and belongs to its command."""
 
-from tinyknop.ports.profile import Profile
+from tinyknop.ports import routeros
+from tinyknop.ports.shared.profile import Profile
 
 from tinyknop.console import Console, ConsoleError, quoted
 
@@ -24,6 +25,7 @@ class Router:
         self.lines = []  # commands that were carried out
         self.answers = [("show", "line one\r\nline two\r\n")]  # (start of a command, what it says)
         self.burst = b""  # said before the answer to the next command
+        self.tries = 0  # passwords that were tried
 
     def prompt(self):
         shown = {"login": "\r\nUsername: ", "password": "Password: ", "secret": "Password: ", "exec": self.name + ">"}
@@ -56,6 +58,7 @@ class Router:
             self.named = line
             self.mode = "password" if line else "login"
         elif mode == "password":
+            self.tries += 1
             good = line == self.password and (not self.user or self.named == self.user)
             self.mode = "exec" if good else "login" if self.user else "password"
             return "" if good else "% Login invalid\r\n"
@@ -117,6 +120,15 @@ def failed(console, router, line, text="", now=0, timeout=10000):
     raise AssertionError("not refused")
 
 
+def failure(console):
+    """Returns the error of the command that is done."""
+    try:
+        console.outcome()
+    except ConsoleError as error:
+        return error
+    raise AssertionError("not refused")
+
+
 def ready(router=None, profile=IOS, **more):
     """Returns a console that is at the router's prompt, and the router."""
     router = router or Router(mode="root")
@@ -165,18 +177,27 @@ def test_a_line_that_asks_for_a_password_only():
 def test_secrets_that_are_refused_are_tried_once():
     router = Router("knock", "s3cret")
     for user, password, word in (("knock", "wr0ng", "invalid"), ("nobody", "s3cret", "invalid"), ("", "", "user")):
-        router.mode, tries = "login", []
-        router.enter_was = router.enter
-        router.enter = lambda line: (tries.append(line), router.enter_was(line))[1]
+        router.mode, router.tries = "login", 0
         error = failed(Console(IOS, user, password), router, "show clock")
-        router.enter = router.enter_was
         assert error.stage == "login" and word in error.reason, error
-        assert tries.count(password) <= 1 and "wr0ng" not in str(error)
+        assert router.tries <= 1 and "wr0ng" not in str(error)
 
 
 def test_an_enable_password_that_is_refused():
     error = failed(Console(IOS, "", "", "wr0ng"), Router(enable="en4ble"), "show clock")
     assert error.stage == "enable" and "Bad secrets" in error.reason
+
+
+def test_an_enable_password_is_not_tried_twice():
+    console = Console(IOS, "", "", "wr0ng")
+    console.command("show clock", 0, 10000)
+    for said, typed in ((b"R1>", b"\r"), (b"\r\nR1>", b"enable\r"), (b"enable\r\nPassword: ", b"wr0ng\r")):
+        console.feed(said, 10)
+        console.tick(console.deadline)
+        assert console.take() == typed
+    console.feed(b"\r\nPassword: ", 20)
+    console.tick(console.deadline)
+    assert console.done and console.take() == b""
 
 
 def test_secrets_are_blotted_out_of_what_the_device_says():
@@ -225,14 +246,15 @@ def test_log_lines_that_burst_in_do_no_harm():
     assert asked(console, router, "show clock").endswith("line one\nline two\n")
     console.feed(b"\r\n" + log, 20000)  # at the prompt, which is not shown again
     assert asked(console, router, "show clock", now=20100) == "line one\nline two\n"
+    console.feed(b"\r\n" + log, 29000)
     console.command("show clock", 30000, 10000)
     assert console.take() == b"\x15\r"  # the last thing seen is the log, not the prompt
     console.feed(b"\r\nR1#", 30100)
     console.tick(console.deadline)
     assert console.take() == b"show clock\r"
     console.feed(b"show cl\r\n" + log + b"R1#show clock\r\n", 30200)  # in the middle of the echo
-    console.feed(log + b"R1#notes\r\nline one\r\nR1#", 30300)
-    assert console.done and console.outcome().endswith("R1#notes\nline one\n")
+    console.feed(log + b"not R1#\r\nline one\r\nR1#", 30300)
+    assert console.done and console.outcome().endswith("not R1#\nline one\n")
 
 
 def test_pagers_of_all_shapes_are_answered():
@@ -265,22 +287,43 @@ def test_questions_are_answered():
     assert console.take() == b"\r"
 
 
-def test_an_echo_that_cannot_be_recognised_costs_a_second():
+def test_of_a_long_line_the_end_is_echo_enough():
     console, _ = ready()
     console.command("permit tcp host 192.0.2.7 any eq 22", 0, 10000)
     console.take()
     console.feed(b"permit tcp h\b\b\b\b\b\b\b\b$2.0.2.7 any eq 22\r\nR1#", 10)
+    assert console.done and console.outcome() == ""
+
+
+def test_a_prompt_without_the_echo_confirms_nothing():
+    console, _ = ready()
+    console.command("configure terminal", 0, 10000, "no permit tcp host 192.0.2.7 any eq 22\nend\n")
+    console.take()
+    console.feed(b"configure terminal\r\nR1(config)#", 10)
+    console.take()
+    console.feed(b"\r\n\r\nWelcome back\r\nR1#", 20)  # restarted, and there is no log-in
     assert not console.done
     console.tick(console.deadline)
-    assert not console.done and console.deadline == 1010
-    console.tick(1010)
-    assert console.done
-    console.outcome()
+    console.tick(console.deadline)
+    assert failure(console).stage == "lost"
 
 
-def test_without_echo_the_answer_is_known_all_the_same():
-    console, router = ready(Router(mode="root", echo=False))
-    assert asked(console, router, "show clock") == "\nline one\nline two\n"
+def test_a_prompt_outside_of_the_mode_confirms_nothing():
+    console, _ = ready()
+    console.command("configure terminal", 0, 10000, "no permit tcp host 192.0.2.7 any eq 22\nend\n")
+    console.take()
+    console.feed(b"configure terminal\r\nR1(config)#", 10)
+    console.take()
+    console.feed(b"no permit tcp host 192.0.2.7 any eq 22\r\nWelcome back\r\nR1#", 20)
+    assert failure(console).stage == "lost"
+
+
+def test_a_boot_log_in_the_middle_means_that_the_session_is_lost():
+    console, _ = ready()
+    console.command("show clock", 0, 10000)
+    console.take()
+    console.feed(b"show clock\r\nU-Boot 2020\r\nHit any key to stop autoboot: 0\r\nR1#", 20)
+    assert failure(console).stage == "lost"
 
 
 def test_wrapped_echo_and_colours_are_recognised():
@@ -291,6 +334,29 @@ def test_wrapped_echo_and_colours_are_recognised():
         b"\x1b[1mshow a very\x1b[m lo \rng line\r\n\x1b]0;title\x07\x1b[32mdone\x1b[0m\r\n\x1b[1mR1#\x1b[m ", 10
     )
     assert console.done and console.outcome() == "done\n"
+
+
+def test_a_routeros_paints_its_lines_twice():
+    console = Console(routeros.PROFILE, "knock", "s3cret")
+    prompt = b"\r\r\r\r[knock@MikroTik] >" + b" " * 60 + b"\r[knock@MikroTik] > "
+    console.command("/a add", 0, 10000, "/b add\n")
+    for said, typed in (
+        (b"\r\nMikroTik 7.21.5 (stable)\r\nMikroTik Login: ", b"knock+ct511w4098h\r"),
+        (b"knock+ct511w4098h\r\nPassword: ", b"s3cret\r"),
+        (b"\r\nDo you want to see the software license? [Y/n]: ", b"n\r"),
+        (b"\r\n" + prompt, b"\r"),
+        (b"\r\n" + prompt, b"/a add\r"),
+        (b"/a add\r[knock@MikroTik] > /a add\r\n" + prompt, b"/b add\r"),
+    ):
+        console.feed(said, 10)
+        console.tick(console.deadline)
+        assert console.take() == typed
+    assert console.deadline > 1000  # the prompt that is painted again ends nothing
+    console.feed(b"/b add\r[knock@MikroTik] > /b add\r\n\rfailure: it is full\r\n" + prompt, 20)
+    error = failure(console)
+    assert error.reason == "failure: it is full"
+    console.command("/c print", 100, 10000)
+    assert console.take() == b"/c print\r"
 
 
 def test_an_answer_that_never_ends_ends_at_its_time():
@@ -307,31 +373,39 @@ def test_a_dead_device_is_given_up():
     console.start(0)
     console.command("show clock", 0, 10000)
     assert talk(console, Router(mode="dead")) == 30000
-    try:
-        console.outcome()
-        raise AssertionError("not refused")
-    except ConsoleError as error:
-        assert error.stage == "prompt" and "nothing" in error.reason
+    error = failure(console)
+    assert error.stage == "prompt" and "nothing" in error.reason
 
 
 def test_an_answer_longer_than_wanted_is_no_answer():
     console, router = ready()
-    router.answers = [("show", "x" * 60 + "\r\n")] * 1
+    router.answers = [("show", "x" * 60 + "\r\n")]
     console.command("show clock", 0, 10000, "", 50)
     talk(console, router)
-    try:
-        console.outcome()
-        raise AssertionError("not refused")
-    except ConsoleError as error:
-        assert error.stage == "long"
+    error = failure(console)
+    assert error.stage == "long"
+
+
+def test_a_line_is_whole_or_no_answer():
+    for length, stage in ((15000, None), (17000, "long")):
+        console = Console(ASH, terminal=False)
+        console.start(0)
+        console.command("nft -j list sets", 0, 10000)
+        console.feed(b"@@1\n" + b"x" * length + b"@@1:0\n", 10)
+        assert console.done
+        if stage:
+            assert failure(console).stage == stage
+        else:
+            assert console.outcome() == "x" * length + "\n"
 
 
 def test_a_session_that_was_logged_out_is_built_anew():
     console, router = ready(Router("knock", "s3cret", "en4ble"), user="knock", password="s3cret", enable="en4ble")
     router.mode = "login"
     console.feed(b"\r\nR1 con0 is now available\r\n\r\nPress RETURN to get started.\r\n", 600000)
+    assert console.sessions == 1
     assert asked(console, router, "show clock", now=700000) == "line one\nline two\n"
-    assert router.lines == ["enable", "terminal length 0", "show clock"]
+    assert router.lines == ["enable", "terminal length 0", "show clock"] and console.sessions == 2
 
 
 def test_a_session_that_was_logged_out_in_silence_is_found_out():
@@ -347,11 +421,8 @@ def test_a_log_in_prompt_in_the_middle_means_that_the_session_is_lost():
     console.take()
     console.feed(b"show cl\r\n\r\nUser Access Verification\r\n\r\nUsername: ", 10)
     console.tick(console.deadline)
-    try:
-        console.outcome()
-        raise AssertionError("not refused")
-    except ConsoleError as error:
-        assert error.stage == "lost"
+    error = failure(console)
+    assert error.stage == "lost"
     assert console.take() == b""  # nothing is typed there before the next command
 
 
@@ -391,11 +462,8 @@ def test_a_line_opened_again_forgets_the_session():
     console, router = ready()
     console.command("show clock", 0, 10000)
     console.start(100)
-    try:
-        console.outcome()
-        raise AssertionError("not refused")
-    except ConsoleError as error:
-        assert error.stage == "lost"
+    error = failure(console)
+    assert error.stage == "lost"
     router.type(console.take())
     assert asked(console, router, "show clock", now=200) == "line one\nline two\n"
     assert router.lines == ["terminal length 0", "show clock"]
@@ -430,12 +498,7 @@ def test_what_cannot_be_a_line_is_refused_before_anything_is_typed():
 
 def test_words_of_a_shell_are_quoted():
     assert quoted(("nft", "add", "{ 1 }", "a;b", "", "-j")) == "nft add '{ 1 }' 'a;b' '' -j"
-    for words in (("it's",), ("a'", "b")):
-        try:
-            quoted(words)
-            raise AssertionError("not refused")
-        except ConsoleError as error:
-            assert error.stage == "word"
+    assert quoted(("echo", "it's", "$HOME")) == "echo 'it'\\''s' '$HOME'"
 
 
 def shell(said, status=0, prompt=b"root@OpenWrt:~# "):
@@ -457,7 +520,7 @@ class Shell:
 
 
 def test_a_shell_says_its_exit_status():
-    console, _ = ready(Shell(b""), ASH) if False else (Console(ASH), None)
+    console = Console(ASH)
     console.start(0)
     assert asked(console, Shell(b"one\r\n@@1:\r\ntwo"), "ipset list") == "one\n@@1:\ntwo\n"
     error = failed(console, Shell(b"ipset: no such set\r\n", 1), "ipset list", now=5000)

@@ -1,0 +1,58 @@
+"""openwrt: sets of OpenWrt's firewall (fw4, nftables), filled by `nft` at the router's shell.
+
+Run on a real busybox log-in and ash with a real nft (tests/real/test_frr.py), not on an OpenWrt device.
+
+Declare the sets and a rule that names them in /etc/config/firewall, for TCP as here, for UDP as knock_udp:
+
+    config ipset
+            option name 'knock_tcp'
+            option family 'ipv4'
+            list match 'src_ip'
+            list match 'dest_port'
+            option timeout '3600'
+    config rule
+            option src 'wan'
+            option proto 'tcp'
+            option ipset 'knock_tcp'
+            option target 'ACCEPT'
+
+The kernel ends an entry itself when its time is up; a reload of the firewall forgets them all. Ours have the comment
+tinyknop; others are never touched. This profile's shell carries the ports ipset, iptables and nftables as well.
+"""
+
+from .shared import router
+
+PROFILE = router.Profile(
+    newline="\n",
+    wake="\x15\n",
+    interrupt="\x03\n",
+    login=("login:",),
+    ends="#$",
+    spaced=True,
+    inside=(),
+    answers=(("press Enter to activate this console.", "\n"),),
+    shell=True,
+)
+OPTIONS = {"list": "knock_$PROTO", "list6": "knock6_$PROTO"}
+CARRIER = "ssh"
+
+KEY = "$ADDR . $PORT"
+ADD = "add element inet fw4 $LIST { %s }" % KEY
+REMOVE = (ADD, "delete element inet fw4 $LIST { %s }" % KEY)  # which would fail for one that is not there
+RENEW = REMOVE + ('add element inet fw4 $LIST { %s timeout $SECONDSs comment "tinyknop" }' % KEY,)
+SHAPE = '%s timeout $N expires $M comment "tinyknop"'
+SHAPES = (SHAPE % KEY, SHAPE % (KEY + " counter packets $P bytes $B"))
+
+
+class Port(router.Port):
+    kind = "openwrt"
+    profile = PROFILE
+    self_timed = True
+    enter = "nft -f -"
+    families = (router.Family(RENEW, REMOVE, "nft list sets inet", SHAPES, head="set $LIST"),) * 2
+
+    def lines_of(self, said):
+        """An element a line."""
+        for cut in "{},":
+            said = said.replace(cut, "\n")
+        return super().lines_of(said)
