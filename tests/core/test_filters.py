@@ -10,24 +10,36 @@ PAYLOAD = b"5" * 200
 
 def execute(program, data, pkttype=0):
     """Runs a classic BPF program as the kernel does; a load beyond the packet's end drops it."""
-    a = x = i = 0
+    a = x = i = scratch = 0
     while True:
         code, yes, no, k = program[i]
         i += 1
-        if code == filters.RET:
-            return k
+        if code in (filters.RET, filters.RET_A):
+            return k if code == filters.RET else a
         if code in (filters.JEQ, filters.JGT, filters.JGE, filters.JSET):
             test = {filters.JEQ: a == k, filters.JGT: a > k, filters.JGE: a >= k, filters.JSET: bool(a & k)}[code]
             i += yes if test else no
-        elif code == filters.AND:
-            a &= k
-        elif code == filters.LDX_IMM:
-            x = k
+        elif code == filters.JA:
+            i += k
+        elif code == filters.ST:
+            scratch = a
+        elif code in (filters.TAX, filters.LDX_IMM):
+            x = a if code == filters.TAX else k
+        elif code in (filters.AND, filters.ADD, filters.ADD_X, filters.MUL, filters.RSH, filters.TXA, filters.LD_M):
+            a = {
+                filters.AND: a & k,
+                filters.ADD: a + k,
+                filters.ADD_X: a + x,
+                filters.MUL: a * k,
+                filters.RSH: a >> (k & 31),
+                filters.TXA: x,
+                filters.LD_M: scratch,
+            }[code] & 0xFFFFFFFF
         elif code == filters.LD_B and k == filters.PKTTYPE:
             a = pkttype
         else:
             size = {filters.LD_W: 4, filters.LD_H: 2, filters.LD_H_X: 2}.get(code, 1)
-            at = k + (x if code in (filters.LD_H_X, filters.LD_B_X) else 0)
+            at = k - filters.NET if k >= filters.NET else k + (x if code in (filters.LD_H_X, filters.LD_B_X) else 0)
             if at + size > len(data):
                 return 0
             if code == filters.LDX_IHL:
@@ -101,6 +113,25 @@ def test_filter_drops_what_this_machine_sends():
     assert execute(filters.inbound(program), v4()) == execute(program, v4(), filters.OUTGOING) > 0
 
 
+def test_filter_of_a_udp_socket_judges_alike_from_the_udp_header_on():
+    program = filters.payload()
+    for size, kept in ((0, False), (139, False), (140, True), (1500, True), (1501, False)):
+        assert (execute(program, v4(b"A" * size)[20:]) > 0) == kept
+    assert execute(program, v4(b"GET " + PAYLOAD)[20:]) == 0
+    assert execute(program, v4(b"A+/9" + PAYLOAD)[20:]) > 0
+
+
+def test_search_finds_every_value_and_no_other():
+    for count in (0, 1, 7, 8, 9, 100, 1000):
+        values = [3 + 5 * number for number in range(count)]
+        program = [(filters.LD_W, 0, 0, 0)] + filters.search(values, 77)
+        assert len(program) < 2000
+        for value in values[:20] + values[-20:]:
+            for near in (-1, 0, 1):
+                data = (value + near).to_bytes(4, "big")
+                assert execute(program, data) == (0 if near else 77)  # X is 0
+
+
 def test_filter_looks_at_every_byte_it_judges_alone():
     program = filters.knock(PORT)
     base64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -131,6 +162,14 @@ def test_parser_refuses_what_is_no_whole_udp_datagram():
     for header in range(256):
         ip.parse(bytes([header]) + v4()[1:])
         ip.parse(bytes([header]) + v6()[1:])
+
+
+def test_source_is_found_in_whatever_the_filter_kept():
+    assert ip.source_of(v4()) == ip.source_of(v4(length=209)) == b"\xc0\0\2\7"
+    assert ip.source_of(v6()) == bytes(15) + b"\7"
+    for size in range(48):
+        ip.source_of(v4()[:size])
+        ip.source_of(v6()[:size])
 
 
 def test_packet_cut_anywhere_is_refused_and_raises_nothing():

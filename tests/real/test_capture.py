@@ -8,13 +8,14 @@ import pytest
 from tests.need import lacking, need
 from tests.real import net
 from tinyknop import log
-from tinyknop.capture import make
+from tinyknop.capture import fair, make, packet
 from tinyknop.compat import monotonic
 from tinyknop.errors import ConfigError, PortError
 from tinyknop.loop import Loop
 from tinyknop.net import packed
 
 KNOCK = b"5" * 200
+BOGUS = b"BOGUS"
 
 
 class Watch:
@@ -24,8 +25,19 @@ class Watch:
         self.network = network
         self.seen = []
         self.loop = Loop()
-        self.capture = make(options, self.seen.append)
+        self.capture = make(options, self.heard)
         self.inside(lambda: self.capture.start(self.loop))
+
+    def heard(self, datagram):
+        self.seen.append(datagram)
+        return not datagram.payload.startswith(BOGUS)
+
+    def flood(self, count=200):
+        """Sends bogus packets, and reads them: all of them, as they are far fewer than fit."""
+        for _ in range(count):
+            self.network.send(BOGUS + KNOCK)
+        assert self.turn(lambda: len(self.seen) == count)
+        del self.seen[:]
 
     def inside(self, call):
         return self.network.inside(self.network.server, call)
@@ -135,6 +147,86 @@ def test_a_turn_drains_no_more_than_its_quota(watch):
     assert here.turn(lambda: len(here.seen) == 200)
 
 
+@pytest.fixture
+def lines():
+    """What has been logged."""
+    found = []
+    before, log.sink = log.sink, lambda level, text: found.append(text)
+    yield found
+    log.sink = before
+
+
+def test_burst_of_true_knocks_is_no_flood(watch):
+    here = watch(interface="eth0")
+    for _ in range(300):
+        here.network.send(KNOCK)
+    assert here.turn(lambda: len(here.seen) == 300)
+    assert here.capture._fence is None
+
+
+@pytest.mark.parametrize("options", [{"interface": "eth0"}, {"interface": "any"}, {"kind": "udp"}])
+def test_flood_gives_each_source_its_queue_until_it_is_over(watch, monkeypatch, lines, options):
+    monkeypatch.setattr(fair, "CALM_MS", 300)
+    monkeypatch.setattr(fair, "LISTED_MS", 300)
+    here = watch(**options)
+    for tool in ("iptables", "ip6tables"):
+        here.network.at(here.network.server, tool, "-I", "INPUT", "-p", "udp", "-j", "ACCEPT")
+    here.flood()
+    for address in (net.SERVER, net.SERVER6):
+        here.network.send(KNOCK, address=address)
+    assert here.turn(lambda: len(here.seen) == 2)
+    here.turn(lambda: False, 0.15)
+    del here.seen[:]
+    here.flood(60)
+    assert here.turn(lambda: packed(net.CLIENT) in here.capture._fence.listed)
+    here.network.send(KNOCK)  # from one who is listed: read all the same
+    assert here.turn(lambda: len(here.seen) == 1)
+    assert here.turn(lambda: not here.capture._fence.flooded)
+    here.network.send(KNOCK)
+    assert here.turn(lambda: len(here.seen) == 2)
+    assert ("flooded" in lines[0], "over" in lines[1], len(lines)) == (True, True, 2)
+
+
+def test_kernel_that_shares_nothing_out_is_named_once_and_will_do(watch, monkeypatch, lines):
+    monkeypatch.setattr(packet, "FANOUT", 99)
+    here = watch(interface="eth0")
+    here.flood()
+    here.ip("link", "set", "eth0", "down")
+    here.turn(lambda: False, 0.5)
+    here.ip("link", "set", "eth0", "up")
+    assert here.knock_arrives()
+    assert here.turn(lambda: "is back" in lines[-1])
+    assert [("one queue for everybody" in line) for line in lines] == [True, False, False]
+
+
+def test_interface_down_and_up_under_flood_is_survived(watch):
+    here = watch(interface="eth0")
+    here.flood()
+    here.ip("link", "set", "eth0", "down")
+    here.turn(lambda: False, 0.5)
+    here.ip("link", "set", "eth0", "up")
+    assert here.knock_arrives()
+    here.turn(lambda: False, 2.1)
+    del here.seen[:]
+    here.flood()
+    assert here.knock_arrives()
+
+
+def test_error_that_an_idle_queue_could_not_tell_means_nothing_later(watch, monkeypatch, lines):
+    monkeypatch.setattr(fair, "CALM_MS", 100)
+    here = watch(interface="eth0")
+    here.flood()
+    assert here.turn(lambda: not here.capture._fence.flooded)
+    here.ip("link", "set", "eth0", "down")
+    here.turn(lambda: False, 0.5)
+    here.ip("link", "set", "eth0", "up")
+    assert here.knock_arrives()
+    assert here.turn(lambda: "is back" in lines[-1])
+    del here.seen[:], lines[:]
+    here.flood()
+    assert len(lines) == 1 and "flooded" in lines[0]
+
+
 def test_interface_down_and_up_is_survived_and_logged_once(watch):
     here = watch(interface="eth0")
     lines = []
@@ -216,10 +308,10 @@ def test_udp_socket_hears_both_families_and_drops_what_is_too_long(watch):
     assert tuple(four) == (KNOCK, packed(net.CLIENT), 4000, bytes(4), 62201, 17)
     assert (six.source, six.destination) == (packed(net.CLIENT6), bytes(4))
     del here.seen[:]
-    for payload in (b"", b"x" * 1500, b"x" * 1501, b"x" * 65000):
+    for payload in (b"", b"x" * 139, b"x" * 1500, b"x" * 1501, b"GET " + KNOCK, b"x" * 65000):
         here.network.send(payload)
-    assert here.payloads() == [b"", b"x" * 1500]
-    assert here.capture.dropped == 2
+    assert here.payloads() == [b"x" * 1500]
+    assert here.capture.dropped == 0  # the kernel did that
 
 
 def test_udp_address_is_the_destination_and_a_taken_port_is_named(watch):

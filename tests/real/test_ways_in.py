@@ -362,7 +362,7 @@ def read(path, **options):
     capture.start(loop)
     while not ends:
         loop.turn()
-    assert ends == [("end of %s" % path, 0)]
+    assert ends == [("end of %s" % path, None)]
     return seen
 
 

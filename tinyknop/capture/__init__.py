@@ -21,7 +21,7 @@ def make(options, sink):
     where = options.get("where", "capture")
     kind = options.get("kind") or "packet"
     try:
-        plain = all("a" <= c <= "z" for c in kind) and kind not in ("filters", "ip")
+        plain = all("a" <= c <= "z" for c in kind) and kind not in ("filters", "ip", "fair")
         module = __import__("tinyknop.capture." + (kind if plain else "-"), None, None, ("Capture",))
     except ImportError:
         raise ConfigError(where, 'capture: kind = "%s": no such kind; packet and udp always work' % kind)

@@ -17,14 +17,18 @@ SNAP = 60 + 8 + MAX_PAYLOAD  # longest IPv4 header, UDP header
 LD_W, LD_H, LD_B = 0x20, 0x28, 0x30
 LD_H_X, LD_B_X = 0x48, 0x50  # relative to X
 LDX_IMM, LDX_IHL = 0x01, 0xB1  # X = value; X = length of the IPv4 header at the offset
-AND = 0x54
-JEQ, JGT, JGE, JSET = 0x15, 0x25, 0x35, 0x45
-RET = 0x06
+ST, LD_M = 0x02, 0x60  # to and from the scratch memory
+TAX, TXA = 0x07, 0x87
+AND, ADD, ADD_X, MUL, RSH = 0x54, 0x04, 0x0C, 0x24, 0x74
+JA, JEQ, JGT, JGE, JSET = 0x05, 0x15, 0x25, 0x35, 0x45
+RET, RET_A = 0x06, 0x16
+NET = 0xFFF00000  # SKF_NET_OFF: counted from the IP header, whatever the program is attached to
 DLT_RAW = 12  # libpcap's name for packets that begin with their IP header
 PKTTYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
 OUTGOING = 4  # PACKET_OUTGOING; on `lo` every packet is seen a second time like this
 
 _ATTACH = 26  # SO_ATTACH_FILTER
+_LEAF = 8  # values compared one after the other; above that the search is binary
 
 
 def assemble(lines):
@@ -65,6 +69,18 @@ def knock(port, low=MIN_PAYLOAD, high=MAX_PAYLOAD):
         (None, LDX_IMM, 40),
         ("udp", LD_H_X, 2),
         (None, JEQ, port, None, "drop"),
+    ]
+    return assemble(lines + _worth(low, high))
+
+
+def payload(low=MIN_PAYLOAD, high=MAX_PAYLOAD):
+    """Returns the program that keeps what may be a knock for a UDP socket, which sees packets from their UDP header."""
+    return assemble([(None, LDX_IMM, 0)] + _worth(low, high))
+
+
+def _worth(low, high):
+    """The lines that judge a UDP datagram with its header at X."""
+    lines = [
         (None, LD_H_X, 4),
         (None, JGE, low + 8, None, "drop"),
         (None, JGT, high + 8, "drop", None),
@@ -79,7 +95,17 @@ def knock(port, low=MIN_PAYLOAD, high=MAX_PAYLOAD):
             (None, JGE, 0x41, None, "drop"),  # letters, and the six characters between the two cases
             (None, JGT, 0x7A, "drop", None),
         ]
-    return assemble(lines + [("byte4", RET, SNAP), ("drop", RET, 0)])
+    return lines + [("byte4", RET, SNAP), ("drop", RET, 0)]
+
+
+def search(values, found):
+    """Returns the program that ends with `found` where A is one of the sorted values, else with what X is."""
+    count = len(values)
+    if count <= _LEAF:
+        code = [(JEQ, count - i + 1, 0, value) for i, value in enumerate(values)]
+        return code + [(TXA, 0, 0, 0), (RET_A, 0, 0, 0), (RET, 0, 0, found)]
+    low, high = search(values[: count // 2], found), search(values[count // 2 :], found)
+    return [(JGE, 0, 1, values[count // 2]), (JA, 0, 0, len(low))] + low + high
 
 
 def inbound(program):
@@ -110,8 +136,8 @@ def _bpf():
     return __import__("tinyknop.host.bpf", None, None, ("compile",))
 
 
-def attach(sock, program):
-    """Puts a program on a socket in place of the one it has; raises OSError where the kernel refuses it."""
+def attach(sock, program, level=socket.SOL_SOCKET, option=_ATTACH):
+    """Puts a program on a socket (or its group) in place of the one there; raises OSError where the kernel won't."""
     code = b"".join([struct.pack("@HBBI", *line) for line in program])
     if MICROPYTHON:
         import uctypes
@@ -123,5 +149,5 @@ def attach(sock, program):
 
         code = array("B", code)
         address = code.buffer_info()[0]
-    sock.setsockopt(socket.SOL_SOCKET, _ATTACH, struct.pack("@HP", len(program), address))
+    sock.setsockopt(level, option, struct.pack("@HP", len(program), address))
     return code  # the kernel has its own copy by now; returned so that nothing frees it too early

@@ -36,6 +36,11 @@ def parse(data):
     return Datagram(data[at + 8 : at + length], source, sport, destination, dport, 17)
 
 
+def source_of(data):
+    """Returns the source address of what the kernel took for an IP packet."""
+    return data[8:24] if data and data[0] >> 4 == 6 else data[12:16]
+
+
 def parse_any(data):
     """Returns the Datagram in a whole UDP, TCP or ICMP packet, else None; the ports of ICMP are 0.
 

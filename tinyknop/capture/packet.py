@@ -10,7 +10,7 @@ import struct
 
 from tinyknop import log, netlink
 from tinyknop.capture import QUOTA, filter_of, filters, ip, number, roomy, yes
-from tinyknop.compat import MICROPYTHON, monotonic
+from tinyknop.compat import MICROPYTHON, monotonic, urandom
 from tinyknop.errors import ConfigError, PortError
 
 # filter is tcpdump's language, or "none"; "" and "udp port N" are built in. snap: bytes of the longest IP packet.
@@ -20,8 +20,10 @@ OPTIONS.update({"exit_at_down": "N", "snap": "%d" % filters.SNAP})
 RETRY_MS, RETRY_MAX_MS = 250, 2000  # how often to look for an interface that went away; a look takes 0.05 ms
 GONE_MS = 10000  # fwknopd gives up after 102 rounds of 0.1 s
 AF_PACKET, SOL_PACKET, ETH_P_ALL = 17, 263, 3
-ADD_MEMBERSHIP, STATISTICS, IGNORE_OUTGOING = 1, 6, 23
+ADD_MEMBERSHIP, STATISTICS, FANOUT, FANOUT_DATA, IGNORE_OUTGOING = 1, 6, 18, 22, 23
 PROMISC = 1
+FANOUT_CBPF, FANOUT_INBOUND = 6, 0x4000
+NOTHING = [(filters.RET, 0, 0, 0)]
 
 
 class Capture:
@@ -47,6 +49,8 @@ class Capture:
         self.index = 0
         self._lost = 0  # by the kernel, because a socket's buffer was full
         self._loop = self._timer = None
+        self._group = self._fence = None  # what a flood needs, and then has
+        self._said = False
         self._wait = RETRY_MS
         self._gone = None  # since when (ms) there has been no such interface
 
@@ -78,6 +82,7 @@ class Capture:
         return self._lost + self.malformed
 
     def _open(self, index):
+        group = int.from_bytes(urandom(2), "big") | (FANOUT_CBPF | (0 if self.own else FANOUT_INBOUND)) << 16
         try:
             sock = make_socket(index, self.program, self.promisc, self.own)
         except OSError as error:
@@ -85,35 +90,70 @@ class Capture:
         self.index = index
         self.sockets.append(sock)
         self._loop.reader(sock, lambda: self._drain(sock))
+        try:
+            sock.setsockopt(SOL_PACKET, FANOUT, group)
+        except OSError as error:
+            self._unfair(error)
+            return
+        self._group = (
+            sock,
+            lambda: make_socket(self.index, self.program, False, self.own, group),
+            lambda program: filters.attach(sock, program, SOL_PACKET, FANOUT_DATA),
+        )
+
+    def _unfair(self, error):
+        """Says, once, that a flood will meet no fence."""
+        if not self._said:
+            reason = "this kernel does not share packets out by their source (error %d): one queue for everybody"
+            log.info("%s: " + reason, self.name, error.errno)
+        self._said = True
 
     def _close(self):
         self._count_lost()
+        if self._fence:
+            self._fence.stop()
         for sock in self.sockets:
             self._loop.reader(sock, None)
             sock.close()
         self.sockets = []
+        self._group = self._fence = None
 
     def _count_lost(self):
         if not MICROPYTHON:  # which has no getsockopt
-            for sock in self.sockets:
+            for sock in self.sockets + (self._fence.others() if self._fence else []):
                 self._lost += struct.unpack("@II", sock.getsockopt(SOL_PACKET, STATISTICS, 8))[1]  # reading clears it
 
     def _drain(self, sock):
-        """Hands on what is there, at most QUOTA datagrams, so that a flood never holds up the timers."""
-        recv, parse, sink, size = sock.recv, self.parse, self.sink, self.snap
-        for _ in range(QUOTA):
+        """Hands on what is there, at most a quota of datagrams, so that a flood never holds up the timers."""
+        recv, parse, sink, size, fence = sock.recv, self.parse, self.sink, self.snap, self._fence
+        quota, heard, listed = fence.turn(sock) if fence else (QUOTA, None, ())
+        bogus = 0
+        for _ in range(quota):
             try:
                 data = recv(size)
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, 4):  # 4: EINTR
                     self._trouble(error)
                 return
+            if listed and ip.source_of(data)[:8] in listed:
+                self._lost += 1
+                continue
             datagram = parse(data)
             if datagram is None:
                 self.malformed += 1
             else:
                 self.received += 1
-                sink(datagram)
+                if sink(datagram):
+                    continue
+            bogus += 1
+            if heard:
+                heard(ip.source_of(data))
+        if fence:
+            fence.full(sock, bogus)
+        elif bogus * 2 > QUOTA and self._group:
+            from tinyknop.capture.fair import Fence  # few are ever flooded, and a router has little memory
+
+            self._fence = Fence(self.name, self._loop, self._drain, [self._group])
 
     def _trouble(self, error):
         """ENETDOWN as a rule (its number differs between machines): the kernel takes an interface up again itself."""
@@ -139,7 +179,7 @@ class Capture:
                 self._later()
             return
         self._gone = None
-        if index != self.index or not self.sockets:
+        if index != self.index or not self.sockets or self._said:  # some kernels share out nothing while it is down
             self._close()
             try:
                 self._open(index)
@@ -160,14 +200,19 @@ class Capture:
         return self.exits and self.over is not None and now - self._gone >= GONE_MS
 
 
-def make_socket(index, program, promisc, own):
-    """Returns a packet socket whose filter is there before it hears anything; `own`: also what this machine sends."""
+def make_socket(index, program, promisc, own, group=None):
+    """Returns a packet socket whose filter is there before it hears anything; `own`: also what this machine sends.
+
+    `group`: of the fan-out, which it joins before it can hear anything that another member hears too.
+    """
     everywhere = not index and not MICROPYTHON  # CPython's bind knows names alone, and "all" has none
     sock = socket.socket(AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL) if everywhere else 0)
     try:
         sock.setblocking(False)
-        filters.attach(sock, program if own else filters.inbound(program))
-        roomy(sock)
+        program = program if own else filters.inbound(program)
+        filters.attach(sock, program if group is None else NOTHING)
+        if group is None:
+            roomy(sock)
         try:
             sock.setsockopt(SOL_PACKET, IGNORE_OUTGOING, 0 if own else 1)
         except OSError:  # before Linux 4.20; the filter drops them as well
@@ -178,6 +223,9 @@ def make_socket(index, program, promisc, own):
             discard(sock)  # it has heard all since it was made
         else:
             sock.bind(address_of(index))
+        if group is not None:
+            sock.setsockopt(SOL_PACKET, FANOUT, group)
+            filters.attach(sock, program)
     except OSError:
         sock.close()
         raise

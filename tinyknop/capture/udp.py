@@ -7,7 +7,7 @@ import errno
 import socket
 
 from tinyknop import compat, log, net
-from tinyknop.capture import QUOTA, port_of, roomy
+from tinyknop.capture import QUOTA, filters, port_of, roomy
 from tinyknop.errors import ConfigError, PortError
 from tinyknop.gate import Datagram
 
@@ -15,6 +15,8 @@ OPTIONS = {"address": "", "port": "62201"}
 
 LONGEST = 1500  # fwknopd's MAX_SPA_PACKET_LEN
 UNKNOWN = b"\0\0\0\0"
+REUSEPORT = 512 if socket.SOL_SOCKET == 0xFFFF else 15  # MIPS has numbers of its own
+ATTACH_REUSEPORT = 51  # SO_ATTACH_REUSEPORT_CBPF
 
 
 class Capture:
@@ -36,7 +38,8 @@ class Capture:
         self.received = 0
         self.dropped = 0
         self.sockets = []
-        self._loop = None
+        self._groups = []
+        self._loop = self._fence = None
 
     def describe(self):
         return "%s %s:%d" % (self.kind, self.address or "*", self.port)
@@ -55,6 +58,8 @@ class Capture:
 
     def stop(self):
         """Closes everything."""
+        if self._fence:
+            self._fence.stop()
         for sock in self.sockets:
             self._loop.reader(sock, None)
             sock.close()
@@ -64,10 +69,7 @@ class Capture:
         sock = None
         try:
             sock = self._socket(family)
-            sock.setblocking(False)
-            if ":" in address:
-                sock.setsockopt(41, 26, 1)  # IPV6_V6ONLY: IPv4 has a socket of its own
-            sock.bind(compat.sockaddr(address, self.port))
+            self._bind(sock, address)
             self._bound(sock)
         except OSError as error:
             if sock:
@@ -75,30 +77,77 @@ class Capture:
             raise PortError(self.describe(), _why_not(error))
         self.sockets.append(sock)
         self._loop.reader(sock, lambda: self._drain(sock))
+        self._groups.append(
+            (
+                sock,
+                lambda: self._another(sock, family, address),
+                lambda program: filters.attach(sock, program, socket.SOL_SOCKET, ATTACH_REUSEPORT),
+            )
+        )
+
+    def _bind(self, sock, address):
+        sock.setblocking(False)
+        if ":" in address:
+            sock.setsockopt(41, 26, 1)  # IPV6_V6ONLY: IPv4 has a socket of its own
+        sock.bind(compat.sockaddr(address, self.port))
+
+    def _another(self, first, family, address):
+        """Opens a further socket beside `first`, which until now was bound so that nobody else could have its port."""
+        first.setsockopt(socket.SOL_SOCKET, REUSEPORT, 1)
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, REUSEPORT, 1)
+            _sift(sock)
+            self._bind(sock, address)
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     def _socket(self, family):
         sock = socket.socket(family, socket.SOCK_DGRAM)
         roomy(sock)
+        _sift(sock)
         return sock
 
     def _bound(self, sock):
         pass
 
     def _drain(self, sock):
-        """Hands on what is there, at most QUOTA datagrams, so that a flood never holds up the timers."""
-        for _ in range(QUOTA):
+        """Hands on what is there, at most a quota of datagrams, so that a flood never holds up the timers."""
+        sink, fence, bogus = self.sink, self._fence, 0
+        quota, heard, listed = fence.turn(sock) if fence else (QUOTA, None, ())
+        for _ in range(quota):
             try:
                 data, sender = sock.recvfrom(LONGEST + 1)
             except OSError as error:
                 if error.errno not in (errno.EAGAIN, 4):  # 4: EINTR
                     log.debug("%s: error %d", self.describe(), error.errno)  # reading it has cleared it
                 return
-            if len(data) > LONGEST:
-                self.dropped += 1
-                continue
-            self.received += 1
             source, sport = compat.peer(sender)
-            self.sink(Datagram(data, source, sport, self.destination, self.port, 17))
+            if len(data) > LONGEST or (listed and source[:8] in listed):
+                self.dropped += 1
+            else:
+                self.received += 1
+                if sink(Datagram(data, source, sport, self.destination, self.port, 17)):
+                    continue
+            bogus += 1
+            if heard:
+                heard(source)
+        if fence:
+            fence.full(sock, bogus)
+        elif bogus * 2 > QUOTA:
+            from tinyknop.capture.fair import Fence  # few are ever flooded, and a router has little memory
+
+            self._fence = Fence(self.describe(), self._loop, self._drain, self._groups)
+
+
+def _sift(sock):
+    """Has the kernel drop what cannot be a knock, where it can."""
+    try:
+        filters.attach(sock, filters.payload())
+    except (OSError, ImportError) as error:  # ImportError: a board
+        log.debug("no socket filter here: %s", error)
 
 
 def _why_not(error):
