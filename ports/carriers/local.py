@@ -2,6 +2,7 @@
 
 import errno
 
+from tinyknop import log
 from tinyknop.child import LONGEST_OUTPUT, run
 from tinyknop.errors import PortError
 
@@ -41,6 +42,7 @@ class Carrier:
             if error.errno != errno.ENOENT:
                 raise PortError(self.describe(), "%s: %s" % (words[0], error))
             status, output = 127, b""
+        log.debug("CMD: '%s' (res: %d, err: %s)", " ".join(words), status, output[:200] if status else "")
         if len(output) >= LONGEST_OUTPUT:  # half a listing must not pass for the whole
             raise PortError(self.describe(), "%s: answered more than %d bytes" % (words[0], LONGEST_OUTPUT))
         output = "".join([chr(c) if c < 128 else "?" for c in output]) if max(output or b" ") > 127 else output.decode()

@@ -157,7 +157,7 @@ class Carrier:
 
     async def start(self):
         """Opens the line and logs in, where that has not been done; raises PortError."""
-        self.trouble = None
+        self.trouble, self._barred = None, (0, None)
         await self.say()
 
     async def stop(self):
