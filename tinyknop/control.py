@@ -27,8 +27,11 @@ class Door:
             if os.path.exists(self.path):
                 os.remove(self.path)
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self._socket.bind(self.path)
-            os.chmod(self.path, 0o600)
+            umask = os.umask(0o177)  # so that there is no moment at which others may connect
+            try:
+                self._socket.bind(self.path)
+            finally:
+                os.umask(umask)
             self._socket.listen(_BACKLOG)
             self._socket.setblocking(False)
         except OSError as error:

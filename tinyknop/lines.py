@@ -1,8 +1,11 @@
 """A file of lines that survives what happens to files: a torn last line, a disk that takes a part of one, a crash."""
 
-from . import compat
+import os
 
-_SPARE = 1000  # lines; a file is worth writing anew when it has this many more than twice what it must hold
+from . import compat, log
+
+# Lines; a file is worth writing anew when it has this many more than twice what it must hold. Flash has little room.
+SPARE = 100 if compat.MICROPYTHON else 1000
 
 
 class Lines:
@@ -14,9 +17,20 @@ class Lines:
         self._count = 0
         self._torn = False
 
-    def read(self):
-        """Returns the lines of the file without their ends; the last one is torn, or empty."""
-        return (compat.read_bytes(self.path) or b"").split(b"\n")
+    def read(self, anyway=False):
+        """Yields the lines of the file with their ends; a last one without its end is torn.
+
+        A file that somebody else wrote, or may write, is not believed: it is read only with `anyway`.
+        """
+        if compat.exists(self.path):
+            with open(self.path, "rb") as file:
+                status = os.fstat(file.fileno()) if hasattr(os, "fstat") else None
+                if status and (status.st_uid != os.geteuid() or status.st_mode & 0o022):
+                    what = "read all the same" if anyway else "ignored"
+                    log.warning("%s: not ours, or others may write it: %s; chown it, chmod 600 it", self.path, what)
+                    if not anyway:
+                        return
+                yield from file
 
     def append(self, line, lasting=False):
         """Adds a line, which reaches the system at once; `lasting` makes it safe from a power cut too."""
@@ -43,4 +57,4 @@ class Lines:
 
     def overgrown(self, needed):
         """Tells whether the file is worth writing anew, with so many lines needed."""
-        return self._count > 2 * needed + _SPARE
+        return self._count > 2 * needed + SPARE

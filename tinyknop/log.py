@@ -13,24 +13,32 @@ def _to_stderr(level, text):
 sink = _to_stderr
 
 
+def _say(level, text, values):
+    text = text % values if values else text
+    try:
+        sink(level, text)
+    except Exception:  # a full disk, or nobody reads on: what runs must not end for want of a witness
+        pass
+
+
 def debug(text, *values):
     """Logs what only somebody looking for a fault wants to see."""
     if threshold <= 0:
-        sink("debug", text % values if values else text)
+        _say("debug", text, values)
 
 
 def info(text, *values):
     """Logs an event of normal running."""
     if threshold <= 1:
-        sink("info", text % values if values else text)
+        _say("info", text, values)
 
 
 def warning(text, *values):
     """Logs what the owner should look at; the daemon goes on."""
     if threshold <= 2:
-        sink("warning", text % values if values else text)
+        _say("warning", text, values)
 
 
 def error(text, *values):
     """Logs what does not work."""
-    sink("error", text % values if values else text)
+    _say("error", text, values)

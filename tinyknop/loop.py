@@ -150,6 +150,8 @@ def _key(file):
 def _guarded(callback):
     try:
         callback()
+    except MemoryError:  # what was to be closed might stay open: the next start takes up what the journal says
+        raise
     except Exception as error:  # the top of a task: one fault must not end the daemon
         log.error("a fault in the program, please report it: %s", compat.trace(error))
 

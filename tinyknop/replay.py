@@ -1,11 +1,15 @@
 """Digests seen, and their file in fwknop's format (docs/fwknopd.md section 9.1): either daemon can take over.
 
-With ageing on a digest is kept for twice the age window after its arrival; the newest stamp ever dropped is kept, and
-what is stamped at or before it is refused whatever the settings later say. With ageing off all are kept and fsynced.
-Comment lines, which fwknopd skips, carry what the store has to remember besides:
+With ageing on a digest is kept for twice the age window after its arrival, and until its stamp is too old; the newest
+stamp ever dropped is kept, and what is stamped at or before it is refused whatever the settings later say. What is
+stamped before the machine started is refused, too. With ageing off all digests are kept and fsynced. Comment lines,
+which fwknopd skips, carry what the store has to remember besides, and an eighth word, which it passes over, a stamp
+that was further ahead than the window:
 
-    # tinyknop floor=STAMP clock=SECONDS boot=ID
+    # tinyknop floor=STAMP clock=SECONDS
 """
+
+import heapq
 
 from . import compat, log, net
 from .errors import Rejected
@@ -14,6 +18,7 @@ from .spa import BASE64, from_base64, to_base64
 
 HEADER = b"# <digest> <proto> <src_ip> <src_port> <dst_ip> <dst_port> <time>\n"
 LIMIT = 500000  # digests; past it a knock is refused rather than a digest forgotten
+_SIZE = 4096  # bytes of heap for each digest on MicroPython: 300 are its own, 1,200 its grant's; holes cost as much
 
 
 class Replay:
@@ -25,67 +30,56 @@ class Replay:
         self.max_age = max_age
         self.enabled = enabled
         self.limit = limit
-        self.floor = 0  # packets stamped at or before this are refused
+        self.floor = 0  # packets stamped at or before this are refused; a stamp ahead of the clock never gets here
         self.clock = 0  # the highest wall time seen
+        self._booted = 0  # as floor, but goes with the clock where that is set
         self._seen = {}  # digest -> file line without its digest
-        self._queue = []  # (monotonic ms at which it may go, digest, stamp), oldest first
-        self._head = 0
+        self._queue = []  # heap of (monotonic ms at which it may go, digest, stamp)
         self._lines = Lines(path)
 
     def load(self):
         """Reads the file, as far as there is one, and writes it anew; raises OSError."""
         if self.enabled:
+            self.limit = min(self.limit, compat.room(_SIZE))
             self.read()
             self.compact()
 
     def read(self):
         """Reads the file; raises OSError.
 
-        After a reboot what is stamped before it is refused: a digest may have been lost with the power.
+        What is stamped before the machine started is refused from now on: a digest may have been lost with the power.
         """
-        now = compat.wall()
-        boot = ""
-        entries = []
-        for number, line in enumerate(self._lines.read()):
+        now, age = compat.wall(), self.max_age
+        for number, line in enumerate(self._lines.read(True)):
+            line = line.rstrip(b"\n")
             if line.startswith(b"# tinyknop "):
-                boot = self._remember(line) or boot
+                self._remember(line)
             elif line and not line.startswith(b"#"):
                 entry = _parsed(line)
                 if entry is None:
                     log.warning("*Skipping invalid digest file entry in %s at line %d.", self.path, number + 1)
-                else:
-                    entries.append(entry)
-                    self.clock = max(self.clock, entry[1])
-        self._fill(entries, now)
-        if boot != compat.boot_id() or not boot:
-            self.floor = max(self.floor, min(compat.boot_wall(), now))
+                    continue
+                digest, arrived, stamp, rest = entry
+                self.clock = max(self.clock, arrived)
+                stamp = stamp or arrived + age
+                if self.ageing and stamp + age <= now:
+                    self.floor = max(self.floor, stamp)
+                elif digest not in self._seen:
+                    self._keep(digest, rest, stamp, stamp + age - now)
+        self._booted = compat.boot_wall()
 
-    def _fill(self, entries, now):
-        age = self.max_age
-        for digest, arrived, rest in sorted(entries, key=lambda entry: entry[1]):
-            left = min(arrived + 2 * age - now, 2 * age)
-            if self.ageing and left <= 0:
-                self.floor = max(self.floor, arrived + age)
-                continue
-            self._seen[digest] = rest
-            self._queue.append((compat.monotonic() + left * 1000, digest, arrived + age))
+    def _keep(self, digest, rest, stamp, seconds):
+        self._seen[digest] = rest
+        heapq.heappush(self._queue, (compat.monotonic() + 1000 * seconds, digest, stamp))
 
     def _remember(self, line):
-        boot = ""
-        try:
-            words = line.decode().split(" ")[2:]
-        except UnicodeError:
-            return boot
-        for word in words:
-            name, equals, value = word.partition("=")
-            if name == "boot":
-                boot = value
-            elif value and compat.only_in(value.encode(), b"0123456789"):
-                if name == "floor":
-                    self.floor = int(value)
-                elif name == "clock":
+        for word in line.split()[2:]:
+            name, _, value = word.partition(b"=")
+            if value and compat.only_in(value, b"0123456789"):
+                if name == b"floor":
+                    self.floor = max(self.floor, int(value))
+                elif name == b"clock":
                     self.clock = int(value)
-        return boot
 
     def known(self, digest):
         """Tells whether a packet with this SHA-256 (32 bytes) was here."""
@@ -104,49 +98,47 @@ class Replay:
         """
         if not self.enabled:
             return
-        self._forget()
+        self._forget(now)
         if len(self._seen) >= self.limit:
             raise Rejected("full", "the replay store holds %d digests, its bound" % self.limit)
-        rest = _rest(datagram, now)
+        rest, age = _rest(datagram, now), self.max_age
+        if stamp > now + age:
+            rest += b" %d" % stamp
         self._append(to_base64(digest) + b" " + rest + b"\n")
-        self._seen[digest] = rest
-        self._queue.append((compat.monotonic() + 2000 * self.max_age, digest, stamp))
-        if now < self.clock - self.max_age:
+        self._keep(digest, rest, stamp, max(2 * age, stamp + age - now))
+        if now < self.clock - age:
             raise Rejected("clock", "the clock is %d s behind what it was; set it" % (self.clock - now))
         self.clock = max(self.clock, now)
-        if stamp <= self.floor:
+        if stamp <= max(self.floor, self._booted):
             raise Rejected("replay", "stamped before the last restart of this machine, or long ago")
 
     def stepped(self, seconds):
-        """Moves the highest time seen with a step back of the wall clock that the running process saw."""
+        """Moves the highest time seen, and the start, with a step back of the wall clock that the process saw."""
         if seconds < 0 and self.enabled:
             self.clock += seconds
+            self._booted = compat.boot_wall()
             self.compact()
 
     def compact(self):
         """Writes the file anew with what is still kept; raises OSError."""
-        note = "# tinyknop floor=%d clock=%d boot=%s\n" % (self.floor, self.clock, compat.boot_id())
+        note = "# tinyknop floor=%d clock=%d\n" % (self.floor, self.clock)
         lines = [HEADER]
-        for i in range(self._head, len(self._queue)):
-            digest = self._queue[i][1]
+        for _, digest, _ in self._queue:
             lines.append(to_base64(digest) + b" " + self._seen[digest] + b"\n")
         lines.append(note.encode())  # last: it holds against the times of the lines before it
         self._lines.rewrite(lines)
 
-    def _forget(self):
-        """Drops what may go and remembers the newest stamp among it."""
-        if not self.ageing:
-            return
-        now = compat.monotonic()
-        queue, head = self._queue, self._head
-        while head < len(queue) and queue[head][0] <= now:
-            self.floor = max(self.floor, queue[head][2])
-            self._seen.pop(queue[head][1], None)
-            head += 1
-        self._head = head
-        if head > 1000 and head > len(queue) // 2:
-            self._queue = queue[head:]
-            self._head = 0
+    def _forget(self, now):
+        """Drops what may go at the wall-clock second `now`, and remembers the newest stamp among it."""
+        queue, ms = self._queue, compat.monotonic()
+        while self.ageing and queue and queue[0][0] <= ms:
+            _, digest, stamp = heapq.heappop(queue)
+            left = stamp + self.max_age - now
+            if left > 0:  # the clock was set back, or the window made wider
+                heapq.heappush(queue, (ms + 1000 * left, digest, stamp))
+            else:
+                self.floor = max(self.floor, stamp)
+                del self._seen[digest]
 
     def _append(self, line):
         try:
@@ -165,15 +157,15 @@ def _rest(datagram, now):
 
 
 def _parsed(line):
-    """Returns (digest, arrival, rest of the line), or None for a line that is no entry."""
+    """Returns (digest, arrival, stamp or 0, rest of the line), or None for a line that is no entry."""
     words = line.split()
-    if len(words) != 7 or len(words[0]) != 43 or not compat.only_in(words[0], BASE64):
+    if len(words) not in (7, 8) or len(words[0]) != 43 or not compat.only_in(words[0], BASE64):
         return None
-    if not compat.only_in(words[6], b"0123456789") or len(words[6]) > 12:
+    if [word for word in words[6:] if len(word) > 12 or not compat.only_in(word, b"0123456789")]:
         return None
     try:
         net.packed(words[2].decode())
         net.packed(words[4].decode())
     except ValueError:
         return None
-    return from_base64(words[0]), int(words[6]), b" ".join(words[1:])
+    return from_base64(words[0]), int(words[6]), int((words[7:] or (0,))[0]), b" ".join(words[1:])

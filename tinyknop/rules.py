@@ -32,7 +32,7 @@ def given(stanza, packet, datagram, forwarded, now, settings):
     nat = _nat(stanza, packet, settings)
     source, sender = net.printed(source), net.printed(datagram.source)
     if nat is not None:
-        nat = same_family(source, nat)
+        nat = same_family(source, nat, stanza.force_nat is not None)
     if packet.message_type == spa.COMMAND and stanza.cycle is None:
         if not stanza.cmd_exec or settings.test:
             raise Rejected("disabled", "command messages are not allowed")
@@ -64,9 +64,14 @@ def _nat(stanza, packet, settings):
     return Nat(local, host, int(port), snat, stanza.forward_all, dnat)
 
 
-def same_family(source, nat):
-    """Returns a Nat as it can be for a source address; raises Rejected where the inside host is of the other family."""
+def same_family(source, nat, forced=False):
+    """Returns a Nat as it can be for a source address; `forced`: the inside host is the stanza's own.
+
+    Raises Rejected where the inside host is of the other family, or where a packet names every host.
+    """
     six = ":" in source
+    if not forced and net.is_address(nat.host) and net.packed(nat.host) in ANY_SOURCE:
+        raise Rejected("nat", "NAT is asked for to no host")
     if nat.host != "0.0.0.0" and net.is_address(nat.host) and (":" in nat.host) != six:
         raise Rejected("nat", "an IPv%d address cannot be led to %s" % (6 if six else 4, nat.host))
     if nat.snat not in (None, "masquerade") and (":" in nat.snat) != six:

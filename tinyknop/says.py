@@ -1,6 +1,31 @@
 """What the daemon says about knocks and grants, one method per event. A front end with words of its own replaces it."""
 
-from . import log
+from . import compat, log
+
+BURST = 40  # lines about refused packets in a second; a flood must not fill a disk
+
+
+class Limiter:
+    """Lets BURST lines through in each second."""
+
+    def __init__(self):
+        self._second = self._lines = 0
+
+    def spent(self):
+        """Tells whether enough was said in this second."""
+        now = compat.monotonic() // 1000
+        if now != self._second:
+            self._second, self._lines = now, 0
+        return self._lines >= BURST
+
+    def say(self, write, text):
+        """Gives `write`, a function of log, a line, if it is not one too many."""
+        if self.spent():
+            return
+        self._lines += 1
+        write("%s", text)
+        if self._lines == BURST:
+            write("%s", "more is refused in this second; it is only counted")
 
 
 class Says:
@@ -8,13 +33,21 @@ class Says:
 
     replay = None  # the daemon's Replay store
 
+    def __init__(self):
+        self._junk, self._proven = Limiter(), Limiter()
+
+    def limiter(self, decision):
+        """Returns what bounds the lines about a refusal: junk must not drown what somebody with a key does."""
+        return self._junk if decision.packet is None else self._proven
+
     def read(self, packet):
         """A packet proved itself and was decoded; nothing of it is for the log."""
 
     def refused(self, decision, datagram):
         """A datagram was refused; only what proved itself, or could not be remembered, is worth a line."""
         if decision.packet is not None or decision.stage in ("full", "signature"):
-            log.warning("(stanza %s) refused at %s: %s", decision.stanza.name, decision.stage, decision.reason)
+            words = (decision.stanza.name, decision.stage, decision.reason)
+            self.limiter(decision).say(log.warning, "(stanza %s) refused at %s: %s" % words)
 
     def opened(self, grant, stanza, datagram):
         """A grant is in the journal, and its ports are being told."""

@@ -378,13 +378,6 @@ def _gpg(values, places, where):
         return None
     if not values["gpg_disable"] and not values["gpg_ids"] and not values["gpg_fingerprints"]:
         raise ConfigError(where, "GPG needs the signers' GPG_FINGERPRINT_ID (or GPG_REMOTE_ID), or GPG_DISABLE_SIG Y")
-    return Gpg(
-        values["gpg_decrypt_id"],
-        "" if values["gpg_no_password"] else password,
-        values["gpg_require"] or not values["gpg_disable"],
-        values["gpg_ignore"],
-        values["gpg_ids"],
-        values["gpg_fingerprints"],
-        values["gpg_home"],
-        values["gpg_exe"],
-    )
+    signed = values["gpg_require"] or not values["gpg_disable"]
+    rest = [values[name] for name in ("gpg_ignore", "gpg_ids", "gpg_fingerprints", "gpg_home", "gpg_exe")]
+    return Gpg(values["gpg_decrypt_id"], "" if values["gpg_no_password"] else password, signed, *rest)

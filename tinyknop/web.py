@@ -44,7 +44,8 @@ def _trusted(address, settings):
 def _forwarded(payload, settings):
     """Returns the right-most address that is no proxy of ours, since a client can put anything before it, or None."""
     client = None
-    names = [line.partition(b":") for line in payload.split(b"\n")]
+    head = payload.replace(b"\r\n", b"\n").partition(b"\n\n")[0]  # the body is the client's own
+    names = [line.partition(b":") for line in head.split(b"\n")]
     values = b",".join([value for name, _, value in names if name.lower() == b"x-forwarded-for"])
     for item in reversed(values.split(b",") if values else []):
         try:

@@ -136,6 +136,15 @@ def test_a_line_without_a_value_is_fatal_in_access_conf():
         assert error.stage.endswith("a.conf:2") and "[*] Invalid access file entry in" in error.reason
 
 
+def test_what_stands_behind_a_wrong_mark_is_never_shown():
+    for line in ("KEY_BASE64=c2VjcmV0", "KEY_BASE64=c2VjcmV0 x", "KEY,c2VjcmV0", 'KEY"c2VjcmV0" x'):
+        for text in ("SOURCE ANY\n%s\n", "%s\nSOURCE ANY\nKEY k\n"):
+            with Files(a_conf=text % line) as files:
+                error = refusal(config.load, files.path("a.conf"))
+                assert "c2V" not in str(error) and "KEY" in str(error)
+                assert "c2V" not in "".join(files.heard)
+
+
 def test_an_include_stands_where_it_is_and_the_outer_stanza_goes_on():
     found = stanzas(a_conf="SOURCE a\n%include @/b.conf\nKEY k\n", b_conf="SOURCE b\nKEY l\n")
     assert found == [[("SOURCE", "a"), ("KEY", "k")], [("SOURCE", "b"), ("KEY", "l")]]

@@ -4,7 +4,7 @@ from tinyknop import Keys, Packet, seal
 from tinyknop.errors import Rejected
 from tinyknop.gate import STAGES, Command, Datagram, Gate
 from tinyknop.grants import Nat
-from tinyknop.spa import compose, to_base64
+from tinyknop.spa import BASE64, compose, to_base64
 
 NOW = 1700000000
 KEYS = Keys(b"an encryption key", b"an hmac key")
@@ -141,6 +141,18 @@ def test_a_replay_is_refused_before_it_is_decrypted_and_after_a_denial_too():
     assert len(seen.digests) == 1
 
 
+def test_an_hmac_has_one_spelling_or_a_recorded_packet_would_be_no_replay():
+    for hmac in ("md5", "sha1", "sha256", "sha384", "sha512"):
+        keys = Keys(b"an encryption key", b"an hmac key", hmac=hmac)
+        payload, seen = knock(keys=keys), Seen()
+        taken = []
+        for i in range(64):
+            spelt = payload[:-1] + BASE64[i : i + 1]
+            if judge(spelt, Stanza(keys=keys), Stanza(keys=OTHERS), seen=seen).stage != "hmac":
+                taken.append(spelt)
+        assert taken == [payload]
+
+
 def test_what_fails_the_hmac_leaves_no_digest():
     seen = Seen()
     judge(knock(keys=OTHERS), seen=seen)
@@ -219,6 +231,14 @@ def test_forced_nat_wins_over_the_packet_and_makes_nat_of_any_request():
     for payload in (knock(), knock(nat_access="10.0.0.5,2222")):
         nat = judge(payload, stanza, settings=Inwards).grant.nat
         assert nat == Nat(False, "10.0.0.9", 22, "10.0.0.1", False, True)
+
+
+def test_nat_to_every_host_is_the_stanzas_to_give_and_no_packets():
+    for host in ("0.0.0.0", "::"):
+        assert judge(knock(nat_access=host + ",22"), Stanza(disable_dnat=True), settings=Inwards).stage == "nat"
+        assert judge(knock(nat_access=host + ",22", message_type=5), settings=Inwards).stage == "nat"
+    stanza = Stanza(force_nat=("0.0.0.0", 0), forward_all=True, masquerade=True)
+    assert judge(knock(), stanza, settings=Inwards).grant.nat == Nat(False, "0.0.0.0", 0, "masquerade", True, False)
 
 
 def test_a_command_message_is_a_command_where_the_stanza_allows_it():

@@ -209,3 +209,62 @@ def test_the_file_does_not_grow_for_ever():
         os.remove(PATH)
 
     with_clocks(body)
+
+
+def test_a_stamp_far_ahead_is_no_bound_for_others_and_its_packet_never_comes_back_not_even_over_a_restart():
+    def body(clocks):
+        store, ahead = loaded(), clocks.now + 1000
+        refusal(store, A, ahead, clocks.now)
+        with open(PATH, "rb") as file:
+            assert file.read().split(b"\n")[-2].split()[6:] == [b"1000000", b"1001000"]
+        for _ in range(4):
+            clocks.pass_by(250)
+            assert refusal(store, b"%032d" % clocks.now, clocks.now, clocks.now) is None
+            assert store.known(A)
+            store.compact()
+            store = loaded()
+            assert store.known(A)
+        clocks.pass_by(121)
+        assert refusal(store, B, clocks.now, clocks.now) is None
+        assert not store.known(A) and refusal(store, A, ahead, clocks.now) == "replay"
+
+    with_clocks(body)
+
+
+def test_a_clock_that_goes_back_makes_no_digest_a_bound_that_is_ahead_of_it():
+    def body(clocks):
+        clocks.booted = 0
+        store = loaded()
+        refusal(store, A, clocks.now, clocks.now)
+        clocks.now -= 7200
+        store.stepped(-7200)
+        clocks.pass_by(300)
+        assert refusal(store, B, clocks.now, clocks.now) is None
+        assert store.known(A) and store.floor < clocks.now
+
+    with_clocks(body)
+
+
+def test_a_wider_window_keeps_what_it_would_let_in_again():
+    def body(clocks):
+        store = loaded(max_age=10)
+        stamp = clocks.now
+        refusal(store, A, stamp, clocks.now)
+        store.max_age = 300
+        clocks.pass_by(100)
+        refusal(store, B, clocks.now, clocks.now)
+        assert store.known(A)
+
+    with_clocks(body)
+
+
+def test_a_store_that_is_read_twice_holds_each_digest_once():
+    def body(clocks):
+        store = loaded()
+        refusal(store, A, clocks.now, clocks.now)
+        store.load()
+        clocks.pass_by(241)
+        assert refusal(store, B, clocks.now, clocks.now) is None
+        assert not store.known(A)
+
+    with_clocks(body)

@@ -6,7 +6,7 @@ import time
 from ..errors import ConfigError
 from ..settings import RUN_DIR, Settings
 from ..stanza import Stanza, days
-from . import access, compiled, fwknopd, outfit
+from . import fwknopd
 
 
 def load(path):
@@ -19,6 +19,8 @@ def load(path):
             raise ConfigError(path, "TOML is read on CPython only: make JSON of it with `tinyknop compile`")
         settings, stanzas = toml.load(path)
     elif path.endswith(".json"):
+        from . import compiled  # each format's reader only where it is wanted: a board has 200 KB
+
         settings, stanzas = compiled.load(path)
     else:
         found = None if is_access(path) else fwknopd.entries(path)
@@ -36,6 +38,8 @@ def is_access(path):
 
 def fwknop(entries, path, access_file=None, warn=None):
     """Returns (Settings, [Stanza, ...]) of fwknopd.conf's entries and of the access files that they name."""
+    from . import access
+
     settings = fwknop_settings(entries, path, warn)
     reader = access.Reader(warn)
     where = path
@@ -51,6 +55,8 @@ def fwknop(entries, path, access_file=None, warn=None):
 
 def fwknop_settings(entries, path, warn=None):
     """Returns the Settings of fwknopd.conf's entries alone."""
+    from . import outfit
+
     return outfit.outfit(Settings([("FWKNOP_RUN_DIR", RUN_DIR, path)] + entries, warn, False), path)
 
 
@@ -98,6 +104,8 @@ def keys_from(path, where=None, warn=None):
         raise ConfigError(where or path, "key_file: %s is not there: make it with `tinyknop keygen -o FILE`" % path)
     if warn is None and mode & 0o077:
         raise ConfigError(where or path, "key_file: others can read %s: chmod 600 it" % path)
+    from . import access
+
     return access.Reader(warn).keys(path, warn is not None)
 
 

@@ -8,6 +8,7 @@ from ..errors import ConfigError
 LONGEST_LINE = 1023  # characters; fwknopd reads longer lines in pieces, which nobody can mean
 LARGEST = 16 << 20  # bytes of all files together; ten thousand stanzas are 3 MB
 _BLANKS = " \t\r\x0b\x0c"
+_NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_%:"
 _UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
 
 
@@ -49,7 +50,15 @@ def lines(path, data):
         # A tab separates as well, but one inside a passphrase is part of it.
         name = words.replace("\t", " ").partition(" ")[0]
         value = words[len(name) :].partition(";")[0].partition("\r")[0].strip(_BLANKS)
-        yield name, value or None, where
+        yield _bare(name), value or None, where
+
+
+def _bare(name):
+    """Returns a name up to the first character that is in none: behind it may stand a key, and names are shown."""
+    end = 0
+    while end < len(name) and name[end] in _NAME:
+        end += 1
+    return name[: end + 1]
 
 
 def entries(path, warn=None, known=None):

@@ -11,6 +11,15 @@ def plain(level, text):
     sys.stderr.write(text + "\n")
 
 
+def stand_in():
+    """Puts /dev/null where standard input, output or error is closed; else what is opened next gets its number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one's
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w"))
+
+
 def to_syslog(settings, also=None):
     """Sends the log to syslog, and to another sink as well."""
     import syslog

@@ -3,7 +3,6 @@
 Options whose part is not built yet are refused by name: none is taken and then ignored.
 """
 
-import getopt
 import os
 import stat
 import sys
@@ -12,57 +11,9 @@ from tinyknop import __version__, config, crypto, log
 from tinyknop.config import fwknopd as reader
 from tinyknop.errors import ConfigError, TinyknopError
 from tinyknop.host import pidfile
-from tinyknop.host.background import daemonize, detach, plain, to_syslog
+from tinyknop.host.background import daemonize, detach, plain, stand_in, to_syslog
+from tinyknop.host.fwdoptions import CONFIG, OPTIONS, Usage, usage, words_of
 
-CONFIG = "/etc/fwknop/fwknopd.conf"
-# Short option, long option ("=" where it takes an argument), line of help; "" where it is not built yet.
-OPTIONS = (
-    ("a:", "access-file=", "Use this access file"),
-    ("", "access-folder=", "Read every *.conf of this folder instead of an access file"),
-    ("A", "afl-fuzzing", ""),
-    ("", "afl-pkt-file=", ""),
-    ("c:", "config-file=", "Use this configuration file (%s)" % CONFIG),
-    ("C:", "packet-limit=", "End after so many packets"),
-    ("d:", "digest-file=", "Keep the digests of packets seen here"),
-    ("D", "dump-config", "Print the configuration, then end"),
-    ("", "dump-serv-err-codes", "Print fwknopd's error codes, then end"),
-    ("", "exit-parse-config", "Read the configuration, then end"),
-    ("", "exit-parse-digest-cache", "Read the configuration and the digest cache, then end"),
-    ("f", "foreground", "Stay in the foreground and log to stderr"),
-    ("", "fault-injection-tag=", ""),
-    ("", "fw-list", "Print the rules of our chains, then end"),
-    ("", "fw-list-all", "Print every rule of the tables in use, then end"),
-    ("", "fw-flush", "Remove our chains, then end"),
-    ("", "gpg-home-dir=", "The keyring of GPG stanzas"),
-    ("", "gpg-exe=", "The gpg to run"),
-    ("h", "help", "Print this and end"),
-    ("i:", "interface=", "Listen on this interface"),
-    ("", "key-gen", "Print a fresh pair of keys, then end"),
-    ("", "key-gen-file=", "Write a fresh pair of keys to this file, then end"),
-    ("", "key-len=", "Bytes of the encryption key"),
-    ("", "hmac-key-len=", "Bytes of the HMAC key"),
-    ("", "hmac-digest-type=", "The HMAC that the key is for"),
-    ("K", "kill", "End the running daemon"),
-    ("l:", "locale=", "Set this locale"),
-    ("n", "nfq-capture", "Listen by NFQUEUE"),
-    ("", "no-ipt-check-support", "Taken; rules are looked up so that no probe is needed"),
-    ("", "no-firewd-check-support", "Taken; rules are looked up so that no probe is needed"),
-    ("O:", "override-config=", "Read these files, with commas between them, after the configuration"),
-    ("p:", "pid-file=", "Use this pid file"),
-    ("P:", "pcap-filter=", "Listen to what this filter lets through"),
-    ("", "pcap-file=", "Take the packets of this capture file, then end"),
-    ("", "pcap-any-direction", "Take packets that this machine sends, too"),
-    ("", "rotate-digest-cache", "Set the old digests aside at the start"),
-    ("r:", "run-dir=", "Keep what has to be remembered in this directory"),
-    ("R", "restart", "Make the running daemon read its configuration anew"),
-    ("S", "status", "Tell whether a daemon runs"),
-    ("", "sudo-exe=", "The sudo to run"),
-    ("t", "test", "Judge packets, open nothing"),
-    ("U", "udp-server", "Listen on a UDP socket"),
-    ("v", "verbose", "Log more; may be repeated"),
-    ("", "syslog-enable", "Log to syslog as well when in the foreground"),
-    ("V", "version", "Print the version and end"),
-)  # fmt: skip
 OVERRIDES = (  # option, the variable that it sets
     ("digest-file", "DIGEST_FILE"),
     ("interface", "PCAP_INTF"),
@@ -82,7 +33,6 @@ SWITCHES = (  # option, the variable that it switches on
     ("nfq-capture", "ENABLE_NFQ_CAPTURE"),
     ("pcap-any-direction", "ENABLE_PCAP_ANY_DIRECTION"),
 )
-PATHS = "access-file access-folder config-file digest-file pid-file run-dir gpg-home-dir gpg-exe sudo-exe pcap-file"
 CONTROLS = (
     ("dump-config", None),
     ("kill", pidfile.kill),
@@ -98,41 +48,6 @@ SAYS = {
     "SIGINT": "Got SIGINT. Exiting...",
     "end": "Shutting Down fwknopd.",
 }
-
-
-class Usage(Exception):
-    """The words cannot be understood."""
-
-
-def words_of(words):
-    """Returns {long option: argument, or how often it was given}; raises Usage."""
-    short = "".join(row[0] for row in OPTIONS)
-    names = {"-" + row[0][0]: row[1].rstrip("=") for row in OPTIONS if row[0]}
-    try:
-        found, _ = getopt.gnu_getopt(words, short, [row[1] for row in OPTIONS])
-    except getopt.GetoptError as error:
-        raise Usage(error.msg) from None
-    options: dict = {}
-    for name, value in found:
-        name = names.get(name) or name[2:]
-        if name + "=" in [row[1] for row in OPTIONS]:
-            options[name] = value
-        else:
-            options[name] = int(options.get(name, 0)) + 1
-    for name in PATHS.split():  # once a daemon, we leave this directory
-        if name in options:
-            options[name] = os.path.abspath(options[name])
-    return options
-
-
-def usage():
-    """Returns the help text."""
-    lines = ["Usage: fwknopd [options]", ""]
-    for short, name, text in OPTIONS:
-        shown = "--" + name.replace("=", " ARG")
-        shown = " %s%s" % ("-%s, " % short[0] if short else "    ", shown)
-        lines.append("%-34s %s" % (shown, text or "(only in test builds of fwknopd)"))
-    return "\n".join(lines)
 
 
 # Option -> kind of file that must be there, whether its owner must be able to run it.
@@ -185,6 +100,10 @@ def read(options, warn):
     found, path = entries(options, warn)
     settings, stanzas = config.fwknop(found, path, warn=warn)
     settings.test = "test" in options
+    for table in settings.captures:
+        if settings.test and table["kind"] == "nfqueue":
+            table["binary"] = ""
+            warn("--test: no rule fills queue %s: add one by hand, or leave --test out" % table["queue"])
     if settings.kind in ("iptables", "firewalld"):
         for _, option, _ in CHAINS:  # fwknopd reads those that are not used as well
             try:
@@ -244,9 +163,10 @@ def serve(options, settings, stanzas):
     """Runs the daemon, in the foreground or not; returns the exit status."""
     from tinyknop.host.phrases import Phrases
     from tinyknop.host.run import run
+    from tinyknop.host.serve import lock
 
     ready = None if "foreground" in options else daemonize()
-    held = pidfile.take(settings.pid_file)
+    held = pidfile.take(settings.pid_file), lock(os.path.join(settings.state_dir, "tinyknop.lock"))
     if "rotate-digest-cache" in options and os.path.exists(settings.digest_file):
         os.replace(settings.digest_file, settings.digest_file + "-old")
     if ready is not None or "syslog-enable" in options:
@@ -263,13 +183,10 @@ def serve(options, settings, stanzas):
             detach(ready)
             to_syslog(settings)
 
-    def reread():
-        found = read(options, log.warning)
-        words.take(*found)
-        return found
-
-    status = run(settings, stanzas, reread, SAYS, detached, words, int(options.get("packet-limit", 0)))
-    held.close()
+    limit = int(options.get("packet-limit", 0))
+    status = run(settings, stanzas, lambda: read(options, log.warning), SAYS, detached, words, limit)
+    for file in held:
+        file.close()
     return status
 
 
@@ -297,7 +214,8 @@ def control(options):
         return 1
     if asked[0][1] is None:
         return show(options)
-    settings = config.fwknop_settings(*entries(options, lambda text: None), lambda text: None)
+    found, path = entries(options, lambda text: None)
+    settings = config.fwknop_settings(found, path, lambda text: None)
     status, line = asked[0][1](settings.pid_file)
     print(line, file=sys.stderr if status else sys.stdout)
     return status
@@ -351,7 +269,8 @@ def start(options):
     if {"fw-list", "fw-list-all", "fw-flush"} & set(options):
         from tinyknop.host import firewall
 
-        return firewall.act(config.fwknop_settings(*entries(options, log.warning), log.warning), options)
+        found, path = entries(options, log.warning)
+        return firewall.act(config.fwknop_settings(found, path, log.warning), options)
     settings, stanzas = read(options, log.warning)
     verbosity = settings.verbose + options.get("verbose", 0)
     log.threshold = 0 if verbosity else log.threshold
@@ -374,6 +293,7 @@ def start(options):
 
 def main(words):
     """Entry point of the front end: returns the exit status."""
+    stand_in()
     log.sink = plain
     try:
         return act(words_of(words))

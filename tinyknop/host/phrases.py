@@ -1,12 +1,13 @@
 """What scripts look for in fwknopd's log (docs/fwknopd.md section 10.4): the daemon's events in its words."""
 
 import time
+from typing import Any
 
 from tinyknop import crypto, log, net, spa
 from tinyknop.gate import within
+from tinyknop.says import BURST as BURST
 from tinyknop.says import Says, openings
 
-BURST = 40  # lines about junk in a second; a flood must not fill a disk
 DECODE = "Error creating fko context: Decryption failed or decrypted data is invalid"
 FORMAT = "preprocess_spa_data() returned error %d for incoming packet."
 SAID = {  # stage -> level, text after the stanza
@@ -15,6 +16,7 @@ SAID = {  # stage -> level, text after the stanza
     "address": ("warning", "Got 0.0.0.0 when valid source IP was required."),
     "full": ("warning", "Could not add digest to replay cache"),
 }
+OWN = ("replay", "clock", "key")  # stages before a packet is decoded for which fwknopd has no words
 # Message types -> what a stanza says that does not allow them.
 DISABLED = {
     spa.COMMAND: "SPA Command messages are not allowed in the current configuration.",
@@ -26,12 +28,14 @@ DISABLED = {
 class Phrases(Says):
     """fwknopd's words. `take` is called with the settings and stanzas in force, whenever those change."""
 
+    replay: Any
+
     def __init__(self):
+        super().__init__()
         self.chains = {}
         self.stanzas = []
         self.rules = {}  # chain -> [(source, what), ...] in the order in which they stand there
         self.expired = set()  # numbers of stanzas whose end was said
-        self.second = self.lines = 0
 
     def take(self, settings, stanzas):
         """Goes by this configuration from now on."""
@@ -45,6 +49,8 @@ class Phrases(Says):
         """Shows a packet's fields to somebody who looks for a fault; fwknopd's block, without the data it came in."""
         if log.threshold > 0:
             return
+        from tinyknop.host.execute import shown
+
         rows = (
             ("Random Value", packet.rand),
             ("Username", packet.username),
@@ -57,25 +63,30 @@ class Phrases(Says):
             ("Client Timeout", packet.client_timeout),
             ("Digest Type", packet.digest_type),
         )
-        log.debug("SPA Field Values:\n=================\n%s", "\n".join("%15s: %s" % row for row in rows))
+        log.debug(
+            "SPA Field Values:\n=================\n%s", "\n".join("%15s: %s" % (n, shown(str(v))) for n, v in rows)
+        )
 
     def refused(self, decision, datagram):
         """Says why a packet was refused."""
         stage, stanza = decision.stage, decision.stanza
+        limiter = self.limiter(decision)
+        if limiter.spent():
+            return
         source = net.printed(datagram.source)
         if stage in ("size", "prefix", "charset", "http"):
             log.debug(FORMAT, 4096 if stage == "prefix" else 4098)
         elif stage == "source":
-            self._junk("No access data found for source IP: %s" % source)
+            limiter.say(log.warning, "No access data found for source IP: %s" % source)
         elif stage == "replay" and stanza is None:
             self._candidate(source, None)
-            log.warning("%s", self._replayed(datagram, source))
+            limiter.say(log.warning, self._replayed(datagram, source))
         elif stanza is None:
-            self._searched(decision, datagram, source)
+            self._searched(decision, datagram, source, limiter)
         else:
             self._candidate(source, stanza)
             level, text = self._reason(decision, source)
-            getattr(log, level)("[%s] (stanza #%d) %s", source, stanza.number, text)
+            limiter.say(getattr(log, level), "[%s] (stanza #%d) %s" % (source, stanza.number, text))
 
     def opened(self, grant, stanza, datagram):
         """Says that a stanza took a packet; what it opens is said once the firewall did it."""
@@ -139,7 +150,7 @@ class Phrases(Says):
         number = stanza.number if stanza is not None else 1
         log.info("(stanza #%d) SPA Packet from IP: %s received with access source match", number, source)
 
-    def _searched(self, decision, datagram, source):
+    def _searched(self, decision, datagram, source, limiter):
         """Says what became of a packet that no stanza could read."""
         for stanza in self.stanzas:
             if decision.stage == "expired" and stanza.expires is not None and stanza.number not in self.expired:
@@ -147,9 +158,12 @@ class Phrases(Says):
                 log.info("[%s] (stanza #%d) Access stanza has expired", source, stanza.number)
             if decision.stage == "destination" or not within(stanza.source, datagram.source):
                 log.debug("(stanza #%d) filtered by SOURCE and/or DESTINATION criteria", stanza.number)
-            elif decision.stage in ("hmac", "length") and not self._spoken():
+            elif decision.stage in ("hmac", "length") and not limiter.spent():
                 self._candidate(source, stanza)
-                self._junk("[%s] (stanza #%d) %s" % (source, stanza.number, _unread(decision, datagram)))
+                text = "[%s] (stanza #%d) %s" % (source, stanza.number, _unread(decision, datagram))
+                limiter.say(log.warning, text)
+        # Counted even where it is not shown: each is a walk over all stanzas.
+        limiter.say(log.debug, "[%s] refused at %s: %s" % (source, decision.stage, decision.reason))
 
     def _reason(self, decision, source):
         """Returns (level, text) for a packet that a stanza could read and refused."""
@@ -169,7 +183,7 @@ class Phrases(Says):
             return "warning", "Incoming SPA packet %s." % decision.reason
         if stage == "length":
             return "error", "No stanza encryption mode match for encryption type: 1."
-        if packet is None and stage not in SAID:
+        if packet is None and stage not in SAID and stage not in OWN:
             return SAID["decrypt"]
         return SAID.get(stage, ("warning", decision.reason))
 
@@ -183,18 +197,6 @@ class Phrases(Says):
             more = ", Original source IP: %s, Original dst proto/port: %s/%s, Entry created: %s"
             text += more % (words[1], words[0], words[4], created)
         return text
-
-    def _junk(self, text):
-        if not self._spoken():
-            self.lines += 1
-            log.warning("%s", text)
-
-    def _spoken(self):
-        """Tells whether enough was said about junk in this second."""
-        now = int(time.monotonic())
-        if now != self.second:
-            self.second, self.lines = now, 0
-        return self.lines >= BURST
 
 
 def _unread(decision, datagram):

@@ -10,7 +10,7 @@ from tinyknop.errors import ConfigError
 
 # struct flock of Linux: type, whence, start, length, pid.
 FLOCK = "hhqqi"
-KILL_WAIT_S = 4  # fwknopd -K gives SIGTERM that long before it sends SIGKILL
+KILL_WAIT_S = 12  # before SIGKILL; our end may take 10 s, at which rules are removed (fwknopd -K: 4 s)
 
 
 def holder(path):

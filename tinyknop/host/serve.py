@@ -57,13 +57,12 @@ def state(path):
 def lock(path):
     """Returns a locked file that holds our process id; raises ConfigError while another daemon holds it."""
     try:
-        file = open(path, "a+")
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+")
     except OSError as error:
         raise ConfigError(path, "cannot write it (%s): run it as the owner of its directory" % error.strerror) from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.seek(0)
         who = file.read(20).strip()
         file.close()
         raise ConfigError(path, "another daemon (process %s) uses this state directory: stop it first" % who) from None

@@ -1,0 +1,79 @@
+"""The daemon's words for what it refuses: the right ones, and never too many."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.core.test_gate import Stanza
+from tinyknop import compat, log
+from tinyknop.gate import Datagram, Decision
+from tinyknop.host.phrases import Phrases
+from tinyknop.says import BURST, Limiter, Says
+
+GRAM = Datagram(b"A" * 200, b"\xc0\x00\x02\x63", 5, b"\x0a\x00\x00\x01", 62201, 17)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    caught = []
+    monkeypatch.setattr(log, "sink", lambda level, text: caught.append(text))
+    monkeypatch.setattr(log, "threshold", 1)
+    return caught
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = SimpleNamespace(ms=5000)
+    monkeypatch.setattr(compat, "monotonic", lambda: now.ms)
+    return now
+
+
+def words(count=1):
+    made = Phrases()
+    made.settings = SimpleNamespace(test=False)
+    made.stanzas = [Stanza() for _ in range(count)]
+    for number, stanza in enumerate(made.stanzas):
+        stanza.number = number + 1
+    return made
+
+
+def refusal(stage, stanza=None, packet=None, reason="the reason"):
+    return Decision(None, None, stage, reason, stanza, packet, None)
+
+
+def test_a_second_has_room_for_so_many_lines_and_one_that_says_so(said, clock):
+    limiter = Limiter()
+    for _ in range(2):
+        for number in range(3 * BURST):
+            limiter.say(log.warning, "line %d of 100%%" % number)
+        assert len(said) == BURST + 1 and "only counted" in said[-1]
+        said.clear()
+        clock.ms += 1000
+
+
+@pytest.mark.parametrize("made", (words, Says))
+def test_junk_does_not_drown_what_somebody_with_a_key_does(said, clock, made):
+    says, stanza = made(), words().stanzas[0]
+    for _ in range(1000):
+        says.refused(refusal("full", stanza), GRAM)
+    says.refused(refusal("openings", stanza, SimpleNamespace()), GRAM)
+    assert len(said) < 4 * BURST and ("denied" in said[-1] or "openings" in said[-1])
+
+
+@pytest.mark.parametrize("stage", ("hmac", "destination", "expired", "hint"))
+def test_a_flood_walks_over_all_stanzas_only_so_often(said, clock, monkeypatch, stage):
+    walks, says = [], words(3)
+    searched = says._searched
+    monkeypatch.setattr(says, "_searched", lambda *given: (walks.append(1), searched(*given)))
+    for _ in range(1000):
+        says.refused(refusal(stage), GRAM)
+    assert len(walks) <= BURST
+
+
+def test_each_stage_has_its_own_words(said, clock):
+    says = words()
+    for stage in ("replay", "clock", "key"):
+        says.refused(refusal(stage, says.stanzas[0]), GRAM)
+        assert said[-1] == "[192.0.2.99] (stanza #1) the reason"
+    says.refused(refusal("decrypt", says.stanzas[0]), GRAM)
+    assert "Decryption failed" in said[-1]
