@@ -28,6 +28,9 @@ lint: env  ## linter, formatter (check only), type checker
 stage:  ## build/stage: the tree as MicroPython gets it
 	@python3 scripts/stage.py
 
+package: env stage  ## package.json and manifest.py for boards, and build/mpy for copying
+	$(PY) scripts/package.py --mpy
+
 bench: env  ## measure tinyknop beside fwknopd
 	$(PY) bench/bench.py
 
@@ -38,4 +41,4 @@ clean:  ## remove what was built, the environment too
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help env demo test test-mpy test-net lint stage bench soak clean
+.PHONY: help env demo test test-mpy test-net lint stage package bench soak clean

@@ -1,21 +1,94 @@
 """`python -m tinyknop ...` is the command line; `micropython -m tinyknop CONFIG` is the daemon, and
 `micropython -m tinyknop knock FILE NAME` one knock at a target of a JSON file."""
 
+import gc
 import sys
 
 from tinyknop import compat
+from tinyknop.errors import ConfigError, TinyknopError
 
 
 def serve(path):
-    """Runs the daemon until it is stopped from outside."""
-    from tinyknop import config
+    """Runs the daemon until it is killed, or a capture is through; returns the exit status.
+
+    Nothing is tidied up at a SIGTERM, which MicroPython cannot see: the next start takes up what the journal says.
+    """
+    from tinyknop import log
+
+    settings, stanzas = read(path)
+    state(settings.state_dir)
+    daemon = start(settings, stanzas)
+    ends = []
+
+    def over(reason, status):
+        (log.error if status else log.info)("%s", reason)
+        ends.append(status or 0)
+        daemon.loop.stop()
+
+    daemon.over = over
+    try:
+        daemon.loop.run()
+    except KeyboardInterrupt:
+        daemon.loop.run_until(daemon.stop())
+    return ends[0] if ends else 0
+
+
+def start(settings, stanzas):
+    """Returns a daemon that hears; raises TinyknopError or OSError."""
+    from tinyknop import log
     from tinyknop.daemon import Daemon
     from tinyknop.loop import Loop
 
+    daemon = Daemon(settings, stanzas, Loop())
+    daemon.loop.run_until(daemon.start())
+    gc.collect()
+    # What lasts would else lie scattered over the whole heap, with no room for anything long between.
+    gc.threshold(min(gc.mem_free() // 8, 65536))
+    log.info("ready: %s; stanzas: %d", ", ".join([one.describe() for one in daemon.captures]), len(stanzas))
+    return daemon
+
+
+class Record:
+    """The attributes of a Settings or Stanza, without what could read one."""
+
+    def __init__(self, other):
+        for name in other.__dict__:
+            setattr(self, name, other.__dict__[name])
+
+
+def read(path):
+    """Returns the settings and stanzas of a file, and forgets the readers and tables of keywords: 90 KB of heap."""
+    from tinyknop import config
+
     settings, stanzas = config.load(path)
-    loop = Loop()
-    loop.run_until(Daemon(settings, stanzas, loop).start())
-    loop.run()
+    settings, stanzas = Record(settings), [Record(one) for one in stanzas]
+    settings.entries = ()
+    del config
+    package = sys.modules["tinyknop"]
+    for name in list(sys.modules):
+        part = name.split(".")[1:2]
+        if part and part[0] in ("config", "settings", "stanza", "keywords"):
+            del sys.modules[name]
+            if hasattr(package, part[0]):
+                delattr(package, part[0])
+    gc.collect()
+    return settings, stanzas
+
+
+def state(path):
+    """Makes the state directory where it is missing, for its owner only; refuses one that others can look into."""
+    import os
+
+    try:
+        mode = os.stat(path)[0]
+    except OSError:
+        if hasattr(os, "system") and "'" not in path:  # the one way to a mode there
+            os.system("umask 077; exec mkdir -p '%s'" % path)
+        else:
+            os.mkdir(path)
+        mode = os.stat(path)[0]
+    if mode & 0o077:
+        raise ConfigError(path, "others can look into the state directory: chmod 700 %s" % path)
 
 
 def knock(path, name):
@@ -27,7 +100,7 @@ def knock(path, name):
     with open(path) as file:
         targets = json.load(file).get("target", {})
     if name not in targets:
-        raise client.ConfigError(path, "no target is called %s" % name)
+        raise ConfigError(path, "no target is called %s" % name)
     entries = [(key, as_text(value), path) for key, value in targets[name].items()]
     target = client.Target(entries, path)
     client.send(client.build(target), client.locate(target.host or name, target.port))
@@ -44,17 +117,15 @@ def as_text(value):
 
 def small_main(words):
     """Runs what MicroPython can: the daemon, or a knock; returns the exit status."""
-    from tinyknop.errors import TinyknopError
-
     try:
         if len(words) == 3 and words[0] == "knock":
             knock(words[1], words[2])
         elif len(words) == 1:
-            serve(words[0])
+            return serve(words[0])
         else:
             print("usage: micropython -m tinyknop CONFIG | knock FILE NAME")
             return 2
-    except TinyknopError as error:
+    except (TinyknopError, OSError) as error:
         sys.stderr.write("%s\n" % error)
         return 1
     return 0

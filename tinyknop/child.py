@@ -15,10 +15,12 @@ async def run(argv, stdin=b"", timeout=10, keep=LONGEST_OUTPUT):
 
     With `keep` 0 the output goes to /dev/null. The status is 127 where the program is missing or cannot be started,
     124 where it took longer than `timeout` seconds and was killed with its process group, 128 and the signal's number
-    where a signal ended it. Raises OSError where there are no child processes to be had (MicroPython, no descriptors).
+    where a signal ended it. Raises OSError where there are no child processes to be had (a board, no descriptors).
     """
     if compat.MICROPYTHON:
-        raise OSError(errno.ENOSYS)
+        from . import child_small
+
+        return await child_small.run(argv, stdin, timeout, keep)
     talk = _Talk(stdin, keep)
     try:
         pid = talk.spawn(argv)

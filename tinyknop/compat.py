@@ -8,7 +8,7 @@ import time
 MICROPYTHON = sys.implementation.name == "micropython"
 
 # Seconds between 1970 and the runtime's own epoch: 2000 on some MicroPython boards, 1970 everywhere else.
-_EPOCH = 946684800 if time.gmtime(0)[0] == 2000 else 0
+EPOCH = 946684800 if time.gmtime(0)[0] == 2000 else 0
 
 if MICROPYTHON:
     _ticks = [time.ticks_ms(), 0]
@@ -24,14 +24,21 @@ if MICROPYTHON:
         """Tells whether every byte of `data` is one of `alphabet` (both bytes)."""
         return not data.strip(alphabet)  # stops at the first byte that is not; a loop is 9 times slower
 
+    def room(size):
+        """Returns how many things of `size` bytes the free heap has room for, with some left for work; at least 4."""
+        import gc
+
+        gc.collect()
+        return max(gc.mem_free() // size - 8, 4)
+
     def fsync(file):
         """Makes what was written to an open file safe from a power cut (`flush` is fsync(2) on MicroPython)."""
         file.flush()
 
     def peer(addr):
         """Returns (address, port), the address packed, of what `recvfrom` gave as the sender."""
-        if isinstance(addr, tuple):
-            return socket.inet_pton(socket.AF_INET, addr[0]), addr[1]
+        if isinstance(addr, tuple):  # a board, which knows IPv4 only and no inet_pton
+            return bytes([int(part) for part in addr[0].split(".")]), addr[1]
         port = addr[2] << 8 | addr[3]
         if len(addr) >= 28:
             return bytes(addr[8:24]), port
@@ -52,6 +59,10 @@ else:
     def only_in(data, alphabet):
         """Tells whether every byte of `data` is one of `alphabet` (both bytes)."""
         return not data.translate(None, alphabet)
+
+    def room(size):
+        """Returns how many things of `size` bytes there is room for: memory is the system's to give."""
+        return 1 << 40
 
     def fsync(file):
         """Makes what was written to an open file safe from a power cut."""
@@ -84,7 +95,7 @@ def trace(error):
 
 def wall():
     """Returns the wall clock in whole seconds since 1970, UTC."""
-    return int(time.time()) + _EPOCH
+    return int(time.time()) + EPOCH
 
 
 def urandom(count):
@@ -97,15 +108,23 @@ def sockaddr(host, port):
     return socket.getaddrinfo(host, port)[0][-1]
 
 
-def read_bytes(path):
-    """Returns a file's bytes, or None where it cannot be read because it does not exist."""
+def exists(path):
+    """Tells whether there is something of this name; raises OSError where that cannot be seen."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        os.stat(path)
+        return True
     except OSError as error:
         if error.args[0] == 2:  # ENOENT
-            return None
+            return False
         raise
+
+
+def read_bytes(path):
+    """Returns a file's bytes, or None where it cannot be read because it does not exist."""
+    if not exists(path):
+        return None
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def replace(path, data):
