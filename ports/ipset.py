@@ -52,8 +52,8 @@ class Port:
             raise ConfigError(where, SIZES % (name, self.maxelem))
         self.kinds = {self.set: MADE, self.six: MADE}  # name -> (type, whether entries have an end)
         self.claims = {}  # entry -> {opening: monotonic time in ms at which it ends}
-        self.ours = set()  # entries that we may have written
-        self.owners = set()  # entries that were there without us: never changed
+        # Entries that we may have written, and those that were there without us: never changed.
+        self.ours, self.owners = set(), set()
 
     async def start(self):
         """Makes the two sets if they are missing; looks at what the owner made, and refuses what cannot serve."""
@@ -134,6 +134,8 @@ class Port:
             if proto not in PROTOCOLS:
                 raise PortError(self.describe(), "a set cannot hold the protocol %s" % proto)
         return [("%s,%s:%d" % ((source,) + opening), opening) for opening in grant.openings]
+
+    check = entries  # the worker asks this first: what can never be is no failure of the device
 
     def all_entries(self, grants):
         """Returns the same of several grants, without those that could not be opened here."""

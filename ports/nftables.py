@@ -173,6 +173,8 @@ class Port:
             made.append(("dnat", "%s . %s . %d" % (source, proto, port), "%s . %d" % (host, nat.port)))
         return [((what, v, key), value) for what, key, value in made]
 
+    check = elements  # the worker asks this first: what can never be is no failure of the device
+
     def claim(self, grant, elements, seconds):
         """Enters a grant's claims, or strikes them out where `seconds` is None; those whose time is over go too."""
         now = monotonic()

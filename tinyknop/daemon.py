@@ -12,7 +12,7 @@ from .says import Says
 
 _STEP = 2000  # ms by which the wall clock must leave the monotonic one to count as stepped
 _LOOK_AT_CLOCK = 1000  # ms
-_JUNK = "size prefix http source destination expired hint length key charset hmac".split()
+_JUNK = "size prefix http source destination expired hint length key charset hmac replay".split()
 _SUMMARY = 60000  # ms between two summaries of refused packets
 
 
@@ -32,8 +32,7 @@ class Daemon:
         self.captures = []
         self.started = compat.wall()
         self._summed = dict(self.counters)
-        self._replay = Replay(settings.digest_file, settings.ageing, settings.max_age, settings.replay)
-        self.says.replay = self._replay
+        self._replay = self.says.replay = _replay(settings)
         self._door = Door(settings.state_dir + "/tinyknop.sock", self.asked)
         self._offset = compat.wall() * 1000 - compat.monotonic()
         self._swept = False
@@ -54,7 +53,7 @@ class Daemon:
         if not self.settings.test:
             await self.keeper.recover()
         self._gate.advance(compat.wall())
-        self._listen(heard)
+        await self._listen(heard)
         self._door.open()
         self._watch_clock()
         self._sweep()
@@ -65,26 +64,34 @@ class Daemon:
         running = {str(sorted(bare(one.options).items())): one for one in self.captures}
         made = []
         for options in wanted:
-            same = running.get(str(sorted(bare(options).items())))
-            made.append(same or capture.make(options, self.heard))
-            made[-1].over = lambda reason, status: self.over(reason, status)
+            made.append(running.get(str(sorted(bare(options).items()))) or self._capture(options))
         return made
 
-    def _listen(self, wanted):
-        """Starts the captures that do not run yet, then stops the others; where one fails nothing changes."""
+    def _capture(self, options):
+        made = capture.make(options, self.heard)
+        made.over = lambda reason, status: self.over(reason, status)
+        return made
+
+    async def _listen(self, wanted):
+        """Starts the captures that do not run yet, and stops the others; where one fails nothing changes."""
         fresh = [one for one in wanted if one not in self.captures]
+        gone = [one for one in self.captures if one not in wanted]
+        # Two sockets cannot share a port or a queue; two that sniff can, and then no knock is missed.
+        first = [one for one in gone if _kind(one) != "packet" and _kind(one) in map(_kind, fresh)]
+        await _leave(first)
         begun = []
         try:
             for one in fresh:
                 begun.append(one)
                 one.start(self.loop)
         except (TinyknopError, OSError):
-            for one in begun:
-                one.stop()
+            await _leave(begun)
+            for one in first:
+                self.captures.remove(one)
+                self.captures.append(self._capture(one.options))
+                self.captures[-1].start(self.loop)
             raise
-        for one in self.captures:
-            if one not in wanted:
-                one.stop()
+        await _leave([one for one in gone if one not in first])
         self.captures = wanted
 
     def heard(self, datagram):
@@ -156,12 +163,14 @@ class Daemon:
 
     async def _resolved(self, decision, datagram):
         """Opens a NAT grant whose inside host is a name."""
-        grant = decision.grant
+        grant, gate = decision.grant, self._gate
         try:
             if not self.settings.nat_dns or self.tools is None:
                 raise Rejected("nat", "Received Hostname in NAT SPA message, but hostname is disabled.")
             nat = list(grant.nat)
             nat[1] = await self.tools.resolve(grant.nat.host)
+            if self._gate is not gate:  # its stanza may be gone
+                raise Rejected("nat", "the configuration was changed meanwhile")
             self._open(replaced(grant, nat=same_family(grant.source, Nat(*nat))), decision.stanza, datagram)
         except Rejected as error:
             self._refuse(turned(decision, error), datagram)
@@ -207,23 +216,26 @@ class Daemon:
         heard = self._made(settings.captures)
         gate = Gate(stanzas, settings)
         gate.advance(compat.wall())
+        replay = self._replay
+        if (replay.path, replay.enabled) != (settings.digest_file, settings.replay):
+            replay = _replay(settings)
+            replay.load()
         changed = await self.keeper.change(settings, stanzas)
         try:
-            self._listen(heard)
+            await self._listen(heard)
         except (TinyknopError, OSError):
             await self.keeper.settle(changed, False)
             raise
-        self.settings, self._gate = settings, gate
+        if replay is not self._replay:  # which does not know what the other one let in
+            replay.floor = max(replay.floor, compat.wall() - 1)
+        self.settings, self._gate, self._replay, self.says.replay = settings, gate, replay, replay
         self._replay.ageing, self._replay.max_age = settings.ageing, settings.max_age
         await self.keeper.settle(changed, True)
 
     async def stop(self):
         """Stops listening, closes what is open (unless the settings keep it), and leaves the devices."""
-        leaving = [one.stop() for one in self.captures]
         self._door.close()
-        for task in leaving:
-            if task is not None:  # one that has rules to take away
-                await task
+        await _leave(self.captures)
         await self.keeper.stop()
 
     def asked(self, words):
@@ -278,6 +290,20 @@ class Daemon:
             "ports": ports,
             "captures": heard,
         }
+
+
+def _replay(settings):
+    return Replay(settings.digest_file, settings.ageing, settings.max_age, settings.replay)
+
+
+def _kind(one):
+    return one.options.get("kind") or "packet"
+
+
+async def _leave(captures):
+    for task in [one.stop() for one in captures]:
+        if task is not None:  # one that has rules to take away
+            await task
 
 
 def _over(reason, status):

@@ -21,7 +21,7 @@ class Grants:
     def __init__(self):
         self.live = {}
         self._ids = {}  # what was asked -> id, so that a second knock extends
-        self._last = 0
+        self.last = 0  # the highest id that was ever in use
 
     def add(self, grant):
         """Enters a grant; returns it with its id, and with the later end where the same is already open."""
@@ -30,10 +30,8 @@ class Grants:
         until = grant.until
         if known is not None:
             until = max(until, known.until)
-        elif grant.id is None:
-            self._last += 1
-        number = known.id if known is not None else self._last if grant.id is None else grant.id
-        self._last = max(self._last, number)
+        number = known.id if known is not None else grant.id or self.last + 1
+        self.last = max(self.last, number)
         grant = replaced(grant, id=number, until=until)
         self.live[number] = grant
         self._ids[same] = number
@@ -109,6 +107,11 @@ class Book:
                 del self._holders[key]
                 orphans.append(opening)
         return part(grant, orphans) if orphans else None
+
+    def unheld(self, grant):
+        """Returns the part of a grant that no grant holds open, or None."""
+        left = [opening for opening in grant.openings if self._key(grant, opening) not in self._holders]
+        return part(grant, left) if left else None
 
     def live(self):
         """Returns the grants, each with only the openings of which it is the longest holder."""

@@ -24,8 +24,9 @@ class Journal:
     def load(self):
         """Returns [(grant, port names)] of the grants that were opened and not closed; raises OSError."""
         live = {}
-        for line in self._lines.read()[:-1]:
-            self._read(line, live)
+        for line in self._lines.read():
+            if line.endswith(b"\n"):
+                self._read(line[:-1], live)
         return [live[number] for number in sorted(live)]
 
     def _read(self, line, live):

@@ -24,53 +24,60 @@ class Keeper:
         self._timers = {}  # grant id -> Timer of its end
         self._together = {}  # grant id -> names of the ports that have yet to open it, or all must close it
         self._carriers = {}
+        self._leaving = []  # names of workers that no stanza asks for: they stay while something is held there
         self._journal = Journal(settings.state_dir + "/grants.journal")
 
     async def recover(self):
         """Makes the ports and brings each to what the journal says is live; raises TinyknopError or OSError."""
         now = compat.wall()
         for grant, names in self._journal.load():
-            names = [name for name in names if self._configured(name)]
+            names = [name for name in names if self._configured(name, grant)]
             left = seconds_left(grant, now)
+            self.grants.last = max(self.grants.last, grant.id)  # or a new grant would get the id of one that is owed
             if left > 0:
                 grant = self.grants.add(grant)
                 self._names[grant.id] = names
                 self._end_at(grant, left)
             elif names:
                 self._owed[grant.id] = (grant, names)
-        for worker in self._new_workers(self._wanted()):
-            await self._begin(worker)
+        asked, held = self._needed(self._stanzas)
+        for worker in self._new_workers(sorted(asked | held), self._settings, self._stanzas, self._carriers):
+            live = [grant for number, grant in self.grants.live.items() if worker.name in self._names[number]]
+            await worker.start(live, self._owed_by(worker.name))
+            self.workers[worker.name] = worker
+        self._leaving = [name for name in self.workers if name not in asked]
         self._journal.rewrite(self._entries())
 
-    def _configured(self, name):
+    def _configured(self, name, grant):
         if name not in self._settings.ports:
-            log.warning("port %s is no longer configured: what it holds open is its device's to end", name)
+            text = "port %s is no longer configured: nobody closes what it holds open for %s (%s): see to it yourself"
+            log.error(text, name, grant.source, openings(grant))
         return name in self._settings.ports
 
-    def _wanted(self):
-        """Returns the names of the ports that a stanza, a grant or an owed close needs."""
-        names = set()
-        for stanza in self._stanzas:
-            names.update(stanza.ports)
-        for held in self._names.values():
-            names.update(held)
-        for _, held in self._owed.values():
-            names.update(held)
-        return sorted(names)
+    def _needed(self, stanzas):
+        """Returns the names of the ports that stanzas ask for, and of those that a grant or an owed close needs."""
+        asked, held = set(), set()
+        for stanza in stanzas:
+            asked.update(stanza.ports)
+        for names in list(self._names.values()) + [names for _, names in self._owed.values()]:
+            held.update(names)
+        return asked, held
 
-    def _new_workers(self, names):
+    def _owed_by(self, name):
+        return [grant for grant, names in self._owed.values() if name in names]
+
+    def _new_workers(self, names, settings, stanzas, carriers):
         """Makes the ports of these names; raises ConfigError before any device is touched."""
-        tables = self._settings.ports
-        for name, options in self._settings.carriers.items():
-            if name not in self._carriers:
-                self._carriers[name] = ports.carrier(name, options)
+        for name, options in settings.carriers.items():
+            if name not in carriers:
+                carriers[name] = ports.carrier(name, options)
         made = []
         for name in names:
-            if name not in tables:
+            if name not in settings.ports:
                 raise ConfigError("stanza", "there is no port called %s: add [port.%s]" % (name, name))
-            port = ports.make(name, tables[name], self._carriers)
-            self._leads_inside(port, name)
-            made.append(Worker(name, port, self))
+            port = ports.make(name, settings.ports[name], carriers)
+            _leads_inside(port, name, settings, stanzas)
+            made.append(Worker(name, port, self, _table(settings, name)))
         return made
 
     async def cut(self, worker, grant):
@@ -88,26 +95,6 @@ class Keeper:
             except PortError as error:
                 log.warning("connections of %s are not cut: %s", grant.source, error)
 
-    def _leads_inside(self, port, name):
-        """Raises ConfigError where NAT is on and a stanza's port cannot do it: the grant would open nothing."""
-        settings = self._settings
-        for stanza in self._stanzas:
-            asked = stanza.force_nat is not None or settings.forwarding or settings.local_nat
-            if asked and name in stanza.ports and not getattr(port, "nats", False):
-                raise ConfigError(stanza.where, "port %s cannot do NAT: switch NAT off, or use iptables" % name)
-
-    async def _begin(self, worker):
-        """Starts a worker with the grants that live on its port and the closes that are owed there."""
-        name = worker.name
-        live = [grant for number, grant in self.grants.live.items() if name in self._names[number]]
-        owed = [grant for grant, names in list(self._owed.values()) if name in names]
-        await worker.start(live, owed)
-        self.workers[name] = worker
-        known = [grant.id for grant in live]
-        for number, grant in self.grants.live.items():  # what came while it started
-            if name in self._names[number] and number not in known:
-                worker.open(grant)
-
     def _entries(self):
         """Returns what the journal must hold: live grants, and ended ones whose close is still owed."""
         live = [(grant, self._names[number]) for number, grant in self.grants.live.items()]
@@ -117,21 +104,25 @@ class Keeper:
         """Journals a grant, then tells the ports of these names; returns it as it is kept.
 
         `together`: it stays open only if every port opens it. Raises Rejected("full", ...) where it cannot be
-        journaled, or is wanted together and a port is down.
+        journaled, or is wanted together and a port is down; Rejected("nat", ...) where a port can never open it.
         """
-        down = [name for name in names if self.workers[name].failure is not None]
-        if together and down:
-            raise Rejected("full", "port %s is down, and all ports are required" % down[0])
+        for name in names:
+            if name not in self.workers or (together and self.workers[name].failure is not None):
+                raise Rejected("full", "port %s is down or gone, and it is required" % name)
+            reason = self.workers[name].impossible(asked)
+            if reason is not None:
+                raise Rejected("nat", reason)
         known = len(self.grants.live)
         grant = self.grants.add(asked)
+        held = list(names) + [name for name in self._names.get(grant.id, ()) if name not in names]
         try:
             lasting = any([self.workers[name].port.outlives_us for name in names])
-            self._journal.opened(grant, names, lasting)
+            self._journal.opened(grant, held, lasting)
         except Rejected:
             if len(self.grants.live) > known:
                 self.grants.remove(grant.id)
             raise
-        self._names[grant.id] = names
+        self._names[grant.id] = held
         if together:
             self._together[grant.id] = list(names)
         for name in names:
@@ -150,6 +141,8 @@ class Keeper:
 
     def failed(self, worker):
         """Takes back what only all ports together may hold open, and this one has not opened."""
+        if self.workers.get(worker.name) is not worker:  # one that only starts, for another configuration
+            return
         for number in [number for number, names in self._together.items() if worker.name in names]:
             log.warning("port %s is down, and all ports are required: taking back grant %d", worker.name, number)
             self.close(number)
@@ -201,6 +194,7 @@ class Keeper:
     def _struck(self, number):
         del self._owed[number]
         self._journal.closed(number)
+        self._dismiss()
         if self._journal.overgrown(len(self.grants.live)):
             self._rewrite_journal()
 
@@ -230,37 +224,96 @@ class Keeper:
         self._rewrite_journal()
 
     async def change(self, settings, stanzas):
-        """Goes by another configuration; returns what `settle` takes. Raises, with nothing changed, where it cannot."""
-        before = self._settings, self._stanzas, dict(self.workers)
-        self._settings, self._stanzas = settings, stanzas
-        old, tables = before[0].ports, settings.ports
-        kept = [name for name in self.workers if _same(old.get(name), tables.get(name))]
+        """Starts what another configuration needs, for `settle`. Raises where it cannot, with nothing changed.
+
+        Until then the old workers are told all that happens: none of them may act for a stanza of the new one.
+        """
+        old, tables = self._settings.carriers, {name: _table(settings, name) for name in settings.ports}
+        carriers = {n: c for n, c in self._carriers.items() if _bare(old.get(n)) == _bare(settings.carriers.get(n))}
+        kept = {name: name for name, worker in self.workers.items() if tables.get(name) == worker.table}
+        for name, worker in self.workers.items():  # a cycle's name is the number of its stanza, which may have changed
+            heirs = [n for n in sorted(tables) if tables[n] == worker.table and n not in kept.values()]
+            if worker.blind and name not in kept and heirs:
+                kept[name] = heirs[0]
         fresh = []
-        try:
-            if not settings.test:
-                for worker in self._new_workers([name for name in self._wanted() if name not in kept]):
-                    fresh.append(worker)
-                    await self._begin(worker)
-        except Exception:  # whatever it is, no mix of old and new may stay
-            await self.settle((before, kept, fresh), False)
-            raise
-        return before, kept, fresh
+        if not settings.test:
+            asked, held = self._needed(stanzas)
+            names = [n for n in sorted(asked | held) if n not in kept.values() and (n in asked or n in tables)]
+            made = self._new_workers(names, settings, stanzas, carriers)
+            self._leaving = []  # what was found to be kept must not go meanwhile
+            try:
+                for worker in made:
+                    live = {n: grant for n, grant in self.grants.live.items() if worker.name in self._names[n]}
+                    live = {} if worker.blind else live
+                    fresh.append((worker, live))
+                    await worker.start(list(live.values()), [])
+            except Exception:  # whatever it is, nothing of the new one may stay
+                await self.settle((settings, stanzas, carriers, kept, fresh), False)
+                raise
+        return settings, stanzas, carriers, kept, fresh
 
     async def settle(self, changed, taken):
         """Ends the ports of the old configuration, or of the new one where it was not `taken` after all."""
-        before, kept, fresh = changed
-        gone = fresh
+        settings, stanzas, carriers, kept, fresh = changed
+        gone, old = [worker for worker, _ in fresh], {}
         if taken:
-            gone = [worker for name, worker in before[2].items() if self.workers.get(name) is not worker]
-        else:
-            self._settings, self._stanzas, self.workers = before
-        for worker in gone:
-            await worker.stop(False)
+            old, self._carriers = self._carriers, carriers
+            self._settings, self._stanzas = settings, stanzas
+            gone = self._install(kept, fresh)
+        await self._leave(gone)
+        for name, carrier in old.items():
+            if carriers.get(name) is not carrier and hasattr(carrier, "stop"):
+                await carrier.stop()
+        asked, _ = self._needed(self._stanzas)
+        self._leaving = [name for name in self.workers if name not in asked]
+        self._dismiss()
+
+    def _install(self, kept, fresh):
+        """Puts fresh workers in the place of old ones, which it returns.
+
+        Only the worker that opened something on a blind port can close it: it finishes under another name.
+        """
+        blind = {worker.name: worker.blind for worker, _ in fresh}
+        taken = list(kept.values()) + sorted(blind)
+        old, self.workers, names, gone = self.workers, {}, {}, []
+        for name, worker in old.items():
+            if worker.blind or name not in blind or blind[name]:
+                names[name] = new = kept.get(name, name)
+                while name not in kept and (new in taken or (new != name and new in old)):
+                    new = names[name] = new + " (old)"
+                worker.name, self.workers[new] = new, worker
+            else:
+                gone.append(worker)
+        if [name for name in names if names[name] != name]:
+            entries = self._entries() + list(self._together.items())
+            for _, held in entries:
+                held[:] = [names.get(name, name) for name in held]
+            self._rewrite_journal()
+        for worker, live in fresh:
+            self.workers[worker.name] = worker
+            now = {n: grant for n, grant in self.grants.live.items() if worker.name in self._names[n]}
+            opened = [grant for number, grant in now.items() if live.get(number) != grant]
+            worker.inherit(opened, [live[number] for number in live if number not in now], self._owed_by(worker.name))
+        return gone
+
+    async def _leave(self, workers):
+        """Ends workers; what they shared with one that stays is put right."""
+        for worker in workers:
+            await worker.leave()
         self.resync()
+
+    def _dismiss(self):
+        """Ends workers that no stanza asks for any more, once nothing is held or owed there."""
+        if self._leaving:
+            _, held = self._needed(())
+            idle = [name for name in self._leaving if name not in held]
+            self._leaving = [name for name in self._leaving if name in held]
+            if idle:
+                self.loop.spawn(self._leave([self.workers.pop(name) for name in idle]))
 
     async def stop(self):
         """Closes what is open (unless the settings keep it), and leaves the devices."""
-        flush = self._settings.flush_at_exit
+        flush, self._leaving = self._settings.flush_at_exit, []
         if flush:
             for number in list(self.grants.live):
                 self.close(number)
@@ -269,7 +322,7 @@ class Keeper:
             await loop.sleep(0.01)
         for number, (grant, names) in list(self._owed.items()):
             log.error("grant %s of %s is still owed its close by %s", number, grant.source, ", ".join(names))
-        for worker in self.workers.values():
+        for worker in list(self.workers.values()):
             try:
                 await worker.stop(flush)
             except PortError as error:
@@ -300,9 +353,22 @@ def _row(grant, names, now):
     }
 
 
-def _same(one, other):
-    """Tells whether a port's table says the same in two configurations, wherever it stands in the file."""
-    return one is not None and other is not None and bare(one) == bare(other)
+def _leads_inside(port, name, settings, stanzas):
+    """Raises ConfigError where NAT is on and a stanza's port cannot do it: the grant would open nothing."""
+    for stanza in stanzas:
+        asked = stanza.force_nat is not None or settings.forwarding or settings.local_nat
+        if asked and name in stanza.ports and not getattr(port, "nats", False):
+            raise ConfigError(stanza.where, "port %s cannot do NAT: switch NAT off, or use iptables" % name)
+
+
+def _table(settings, name):
+    """Returns what a port is configured with, wherever it stands in the file."""
+    table = settings.ports[name]
+    return bare(table), _bare(settings.carriers.get(table.get("via")))
+
+
+def _bare(table):
+    return table and bare(table)
 
 
 def bare(table):

@@ -9,6 +9,7 @@ from .errors import PortError
 from .grants import Book, seconds_left
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1, 60  # seconds between two tries of a port that fails
+_PATIENCE = 1000  # ms that a device which outlives us gets at the start
 _TRIES = 10  # of a close on a blind port; then it stays owed, for a person to look at
 
 
@@ -20,13 +21,15 @@ class Worker:
     connections of what was closed, where that is wanted.
     """
 
-    def __init__(self, name, port, owner):
+    def __init__(self, name, port, owner, table=None):
         self.name = name
         self.port = port
         self.book = Book(getattr(port, "by_destination", False))
         # What a blind port holds cannot be read back: no sync makes good for a close that failed.
-        self._blind = getattr(port, "blind", False)
+        self.blind = getattr(port, "blind", False)
+        self.table = table  # what it was configured with
         self._tries = {}  # id of a grant whose close failed on a blind port -> how often
+        self._later = {}  # id of such a grant -> Timer of the next try
         self.failure = None  # the reason of the last failure, None while all is well
         self.failing_since = None  # wall-clock second
         self._owner = owner
@@ -36,25 +39,64 @@ class Worker:
         self._saying = False
         self._renewal = None  # Timer of the next telling of what the device cannot hold for so long
         self._foreign = None  # Timer of the end of what others have put there
+        if hasattr(getattr(port, "carrier", None), "lost"):  # called when a session ends that nobody is using
+            port.carrier.lost.append(self.resync)
 
     async def start(self, grants, expired):
         """Prepares the device, takes over the journal's grants and brings the device to those that live.
 
-        Raises PortError where a device on this machine fails; one that outlives us is tried again for ever.
+        Raises PortError where a device on this machine fails; one that outlives us is tried for ever, and waited for
+        no longer than a second: a dead line must not hold up all the others.
         """
         for grant in grants:
             self.book.enter(grant)
         self._owed = [grant.id for grant in expired]
         self._before = expired  # grants whose close the process before us owed
-        if self._blind:
-            self._queue.items = [(grant, grant.id) for grant in expired]
-        try:
+        if self.blind:
+            self._queue.items = [(self.book.unheld(grant), grant.id) for grant in expired]
+            for grant in grants + expired:
+                self._outlived(grant)
+        if self.port.outlives_us:
+            self._queue.items.insert(0, None)
+        else:
             await self._synced(True)
+        self._task = loop.current().spawn(self._serve(not self.port.outlives_us))
+        deadline = compat.monotonic() + _PATIENCE
+        while self.busy() and compat.monotonic() < deadline:
+            await loop.sleep(0.005)
+
+    def _outlived(self, grant):
+        """Sees that an open command of a process before us, which may still run, does not have the last word."""
+        late = grant.opened + getattr(self.port, "seconds", 0)
+        if late > max(grant.until, compat.wall()):
+            self._again(grant, grant.id, late - compat.wall())
+
+    def _again(self, grant, number, seconds):
+        """Says a close in so many seconds, but for what was opened since."""
+
+        def again():
+            self._later.pop(number, None)
+            self._queue.put((self.book.unheld(grant), number))
+
+        self._later[number] = loop.current().at(compat.monotonic() + int(seconds * 1000), again)
+
+    def inherit(self, opened, ended, owed):
+        """Takes over from the worker before it what came while this one started; a `resync` has to follow."""
+        for grant in ended:
+            self.book.strike(grant)
+        for grant in opened:
+            self.open(grant)
+        self._owed += [grant.id for grant in owed]
+        self._before = self._before + owed
+
+    def impossible(self, grant):
+        """Returns the reason why the port can never open a grant; None where it can, or nobody knows."""
+        try:
+            if self.failure is None and hasattr(self.port, "check"):
+                self.port.check(grant)
         except PortError as error:
-            if not self.port.outlives_us:
-                raise
-            self._failed(error)
-        self._task = loop.current().spawn(self._serve())
+            return error.reason
+        return None
 
     def open(self, grant):
         """Wants a grant open, or open longer."""
@@ -72,7 +114,7 @@ class Worker:
 
     def resync(self):
         """Wants the device compared with what is live, where that can be done."""
-        if not self._blind:
+        if not self.blind:
             self._queue.put(None)
 
     def owes(self):
@@ -84,6 +126,8 @@ class Worker:
         if number in self._owed:
             self._owed.remove(number)
         self._tries.pop(number, None)
+        if number in self._later:
+            self._later.pop(number).cancel()
 
     def busy(self):
         """Tells whether something is still to be said; not while the port fails, which may last."""
@@ -91,14 +135,26 @@ class Worker:
 
     async def stop(self, flush):
         """Ends the task and leaves the device; `flush` takes away what the port had set up."""
-        for one in (self._task, self._renewal, self._foreign):
-            if one is not None:
-                one.cancel()
+        self._end()
         await self.port.stop(flush)
 
-    async def _serve(self):
+    def _end(self):
+        for one in [self._task, self._renewal, self._foreign] + list(self._later.values()):
+            if one is not None:
+                one.cancel()
+
+    async def leave(self):
+        """Ends the task and takes away all that the port ever put there."""
+        self._end()
+        try:
+            await self.port.sync([])
+            await self.port.stop(True)
+        except Exception as error:  # whatever it is, the others must go on
+            log.error("%s; what it still holds open is its owner's to close", error)
+
+    async def _serve(self, fresh):
+        """Says what is to be said, for ever; `fresh`: the device was prepared, and answered since it last failed."""
         pause = _FIRST_PAUSE
-        fresh = True  # the device was prepared and has answered
         items = []
         while True:
             if self.failure is not None:
@@ -115,13 +171,16 @@ class Worker:
                     for some in self._batches(items):
                         await self._say(some)
                 else:
-                    if not self._blind:
+                    if not self.blind:
                         items, self._queue.items = items + self._queue.items, []
                     await self._synced(not fresh)
                     self._recovered()
                     fresh = True
-                    for item in items:
-                        if item is not None and item[1] is None:
+                    if self.blind:
+                        for some in self._batches([item for item in items if item is not None]):
+                            await self._say(some)
+                    for item in () if self.blind else items:
+                        if item is not None and item[1] is None and self.impossible(item[0]) is None:
                             self._owner.opened(self, item[0])
                 items = []
             except PortError as error:
@@ -169,14 +228,12 @@ class Worker:
         try:
             await self.port.close(*grants)
         except Exception as error:  # whatever it is, nobody else would say the close again
-            if not self._blind:
+            if not self.blind:
                 raise
             tries = self._tries[number] = self._tries.get(number, 0) + 1
             if tries < _TRIES:
                 log.error("%s; trying again", error)
-                pause = min(_FIRST_PAUSE * (1 << tries), _LONGEST_PAUSE)
-                again = compat.monotonic() + int(pause * 1000)
-                loop.current().at(again, lambda: self._queue.put((grants[0], number)))
+                self._again(grants[0], number, min(_FIRST_PAUSE * (1 << tries), _LONGEST_PAUSE))
             else:
                 log.error("%s; tried %d times, so the close of %s stays owed", error, tries, grants[0].source)
             return False
@@ -197,7 +254,7 @@ class Worker:
         """Brings the device to exactly what is live, and confirms every close that was owed before."""
         if prepare:
             await self.port.start()
-        if self._blind:
+        if self.blind:
             return
         while self._before and getattr(self.port, "shared", False):  # no sync tells these from what the owner put there
             await self.port.close(self._before[0])

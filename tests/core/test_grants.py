@@ -78,3 +78,10 @@ def test_a_step_of_the_clock_moves_every_time():
     book.shift(1000)
     assert (grants.live[1].opened, grants.live[1].until) == (1100, 1130)
     assert book.live()[0].until == 1130
+
+
+def test_unheld_names_what_nobody_holds_open():
+    book = Book()
+    book.enter(grant(2, 150))
+    assert book.unheld(grant(1, 130, (SSH, DNS))).openings == (DNS,)
+    assert book.unheld(grant(1, 130)) is None

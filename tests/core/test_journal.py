@@ -5,6 +5,7 @@ import os
 from tinyknop.errors import Rejected
 from tinyknop.grants import Grant, Nat, replaced
 from tinyknop.journal import Journal
+from tinyknop.lines import SPARE
 
 PATH = (os.getenv("TMPDIR") or "/tmp") + "/tinyknop-test-journal"
 OPENINGS = (("tcp", 22), ("udp", 53))
@@ -109,7 +110,7 @@ def test_a_line_cut_short_by_a_full_disk_does_not_spoil_the_next():
 
 def test_it_says_when_it_is_worth_compacting():
     journal = fresh()
-    journal._lines._count = 1003
+    journal._lines._count = SPARE + 3
     assert journal.overgrown(1)
     assert not journal.overgrown(2)
     fresh()

@@ -8,6 +8,7 @@ from tinyknop.grants import Grant
 from tinyknop.says import Says
 
 FOLDER = "/tmp/tinyknop-test-keeper"
+DEVICES = {}  # kind -> port that another configuration has
 
 
 class Settings:
@@ -27,10 +28,14 @@ class Device:
     outlives_us = True
 
     def __init__(self):
-        self.held, self.broken = [], False
+        self.held, self.broken, self.left = [], False, None
 
     def describe(self):
         return "device"
+
+    def check(self, grant):
+        if ":" in grant.source:
+            raise PortError("device", "no IPv6 here")
 
     async def start(self):
         pass
@@ -49,7 +54,7 @@ class Device:
         self.held = [pair[0].source for pair in live]
 
     async def stop(self, flush):
-        pass
+        self.left = flush
 
 
 def asked(source="192.0.2.7"):
@@ -61,7 +66,7 @@ def driven(body):
     """Runs `body(keeper, near, far)` with two ports; what it returns must then be so."""
     devices = {"near": Device(), "far": Device()}
     kept = keeper.ports.make, log.sink
-    keeper.ports.make = lambda name, options, carriers: devices[name]
+    keeper.ports.make = lambda name, options, carriers: devices.get(options["kind"]) or DEVICES[options["kind"]]
     log.sink = lambda level, text: None
     try:
         os.mkdir(FOLDER)
@@ -142,5 +147,97 @@ def test_a_debt_can_be_let_go_of_by_hand():
         assert one.report(0)[1][0]["ports"] == ["far"]
         assert one.closed_by_hand(grant.id) and one.report(0)[1] == []
         assert not one.closed_by_hand(grant.id)
+
+    driven(body)
+
+
+def test_what_a_port_can_never_open_is_refused_and_no_failure_of_its_device():
+    async def body(one, near, far):
+        try:
+            one.open(asked("2001:db8::1"), Stanza.ports)
+        except Rejected as error:
+            assert error.stage == "nat" and error.reason == "no IPv6 here"
+        else:
+            raise AssertionError("opened")
+        assert not one.grants.live and one.workers["near"].failure is None
+
+    driven(body)
+
+
+def another(ports, *names):
+    """Returns settings with these [port.NAME] tables, and stanzas that ask for these names."""
+
+    class Changed(Settings):
+        pass
+
+    class Asks(Stanza):
+        pass
+
+    Changed.ports, Asks.ports = ports, names
+    return Changed, [Asks]
+
+
+def test_a_changed_port_is_taken_over_by_its_successor_and_its_device_left_empty():
+    async def body(one, near, far):
+        new = DEVICES["new"] = Device()
+        one.open(asked(), ("near",))
+        await settled(lambda: near.held)
+        changed = await one.change(*another({"edge": {"kind": "new"}, "far": {"kind": "far"}}, "edge"))
+        one.open(asked("192.0.2.8"), ("near",))
+        assert one.workers["near"].port is near
+        await one.settle(changed, True)
+        assert sorted(one.workers) == ["edge", "near"]  # what nobody holds anything on is gone
+        for number in list(one.grants.live):
+            one.close(number)
+        await settled(lambda: list(one.workers) == ["edge"] and near.left)
+        assert not near.held and not new.held and far.left
+
+    driven(body)
+
+
+def test_a_configuration_that_is_not_taken_leaves_nothing_on_its_devices():
+    async def body(one, near, far):
+        new = DEVICES["new"] = Device()
+        grant = one.open(asked(), ("far",))
+        changed = await one.change(*another({"near": {"kind": "near"}, "edge": {"kind": "new"}}, "near", "edge"))
+        new.held.append("192.0.2.7")
+        await one.settle(changed, False)
+        assert new.left and not new.held and sorted(one.workers) == ["far", "near"]
+        await settled(lambda: far.held)
+        one.close(grant.id)
+        await settled(lambda: not far.held)
+
+    driven(body)
+
+
+def test_a_port_that_fails_to_start_for_another_configuration_takes_nothing_back():
+    async def body(one, near, far):
+        new = DEVICES["new"] = Device()
+        new.broken = True
+        far.open = lambda grant, seconds: loop.sleep(60)  # it takes its time
+        one.open(asked(), Stanza.ports, True)
+        await settled(lambda: near.held)
+        changed = await one.change(*another({"near": {"kind": "near"}, "far": {"kind": "new"}}, "near", "far"))
+        assert changed[-1][0][0].failure == "broken" and len(one.grants.live) == 1
+        await one.settle(changed, False)
+
+    driven(body)
+
+
+def test_names_that_change_places_keep_their_workers_where_a_device_cannot_be_read_back():
+    async def body(one, near, far):
+        for worker in one.workers.values():
+            worker.blind = True
+        first = one.open(asked(), ("near",))
+        await settled(lambda: near.held)
+        swapped = {"near": {"kind": "far"}, "far": {"kind": "near"}}
+        await one.settle(await one.change(*another(swapped, "near", "far")), True)
+        assert one.workers["far"].port is near and one.workers["near"].port is far
+        DEVICES["new"] = Device()
+        await one.settle(await one.change(*another({"far": {"kind": "new"}}, "far")), True)
+        assert sorted(one.workers) == ["far", "far (old)"]
+        assert [names for _, names in one._journal.load()] == [("far (old)",)]
+        one.close(first.id)
+        await settled(lambda: not near.held and list(one.workers) == ["far"])
 
     driven(body)

@@ -146,7 +146,7 @@ def test_a_fault_that_is_no_port_error_does_not_end_the_worker():
 
 
 def test_a_far_device_that_is_down_at_start_gets_the_journals_grants_later():
-    device = Device([PortError("device", "down")])
+    device = Device([PortError("device", "down")] * 20)
     device.held = ["198.51.100.9"]
 
     async def body(one):
@@ -256,3 +256,51 @@ def test_early_close_has_the_device_told_how_long_others_still_hold_what_it_held
 
     assert driven(device, body) == [1]
     assert device.held == ["192.0.2.7"]
+
+
+def test_a_close_that_was_owed_at_the_start_spares_what_lives():
+    device = Blind()
+    device.held = ["192.0.2.7"]
+
+    async def body(one):
+        await one.start([grant(2)], [grant(1, until=1700000030)])
+        await settled(one, lambda: not one.owes())
+        await one.stop(False)
+
+    assert driven(device, body) == [1] and device.held == ["192.0.2.7"]
+
+
+def test_an_open_command_of_the_process_before_us_does_not_have_the_last_word():
+    device, now = Blind(), compat.wall()
+    device.seconds = 31
+    device.held = ["192.0.2.7"]
+    old = grant(1, until=now - 1)
+    old = type(old)(*(old[:3] + (now - 30,) + old[4:]))
+
+    async def body(one):
+        await one.start([], [old])
+        await settled(one, lambda: not one.owes() and not device.held)
+        device.held = ["192.0.2.7"]  # the command was slow
+        await loop.sleep(1.4)
+        assert device.held == []
+        await one.stop(False)
+
+    assert driven(device, body) == [1]
+
+
+def test_a_close_that_is_let_go_of_is_not_said_again():
+    device = Blind([None, None, PortError("device", "no")])
+
+    async def body(one):
+        await one.start([], [])
+        one.open(grant(1))
+        await settled(one, lambda: device.held)
+        worker._FIRST_PAUSE = worker._LONGEST_PAUSE = 0.05
+        one.close(grant(1))
+        await settled(one, lambda: one._tries)
+        one.forget(1)
+        await loop.sleep(0.2)
+        assert device.held == ["192.0.2.7"]
+        await one.stop(False)
+
+    assert driven(device, body) == []

@@ -130,7 +130,11 @@ def test_errors_name_file_line_and_end_with_1(capsys, files):
         ("", "SOURCE 0.0.0.0/0\nKEY k\n", "access.conf:1: SOURCE: "),
         ("", "SOURCE ANY\n", "No keys found"),
         ("", "# nothing\n", "[*] Could not find valid SOURCE stanza in access file: "),
-        ("", "SOURCE ANY\nKEY_BASE64 __CHANGEME__\n", "access.conf:2: [*] KEY_BASE64 value is not properly set in stanza source 'ANY'"),
+        (
+            "",
+            "SOURCE ANY\nKEY_BASE64 __CHANGEME__\n",
+            "access.conf:2: [*] KEY_BASE64 value is not properly set in stanza source 'ANY'",
+        ),
         ("MAX_SPA_PACKET_AGE 0\n", "SOURCE ANY\nKEY k\n", "fwknopd.conf:2: MAX_SPA_PACKET_AGE: "),
         ("FIREWALL_EXE /bin/true\n", "SOURCE ANY\nKEY k\n", "fwknopd.conf:2: FIREWALL_EXE: "),
         ("IPFW_ACTIVE_SET_NUM 2\nFIREWALL_EXE /sbin/ipfw\n", "SOURCE ANY\nKEY k\n", "IPFW_ACTIVE_SET_NUM"),

@@ -6,6 +6,7 @@ import socket
 from tinyknop import log
 from tinyknop.errors import TinyknopError
 from tinyknop.host.tools import Tools
+from tinyknop.loop import sleep
 
 IDLE_S = 0.2  # seconds between two looks whether anything is still open
 
@@ -17,6 +18,13 @@ SAYS = (  # event, what is logged
     ("SIGTERM", "ending, as SIGTERM asks"),
     ("SIGINT", "ending, as SIGINT asks"),
     ("end", "ended"),
+)
+
+FIXED = (  # what is taken at the start only, and how it is called
+    ("state_dir", "the run directory"),
+    ("pid_file", "the pid file"),
+    ("syslog_identity", "SYSLOG_IDENTITY"),
+    ("syslog_facility", "SYSLOG_FACILITY"),
 )
 
 
@@ -79,7 +87,9 @@ class Service:
                 self.stopping = True
                 self.loop.spawn(self.stop())
                 return
-        if signal.SIGHUP in heard and not self.reloading:
+        if signal.SIGHUP in heard and self.reloading:
+            self.heard.add(signal.SIGHUP)  # for its end: it may have read the files before the last change
+        elif signal.SIGHUP in heard:
             self.say("SIGHUP")
             self.reloading = True
             self.loop.spawn(self.reload())
@@ -99,8 +109,6 @@ class Service:
 
     async def finish(self, reason):
         """Ends the daemon once nothing is open any more."""
-        from tinyknop.loop import sleep
-
         while not self.daemon.idle():
             await sleep(IDLE_S)
         self.over(reason, 0)
@@ -108,18 +116,27 @@ class Service:
     async def reload(self):
         """Takes the configuration anew; keeps the old one where the new one is broken, and says so."""
         try:
+            old = self.daemon.settings
             settings, stanzas = self.reread()
             await self.daemon.reload(settings, stanzas)
             self.daemon.tools.take(settings)
+            if hasattr(self.daemon.says, "take"):
+                self.daemon.says.take(settings, stanzas)
+            for name, shown in FIXED:
+                if getattr(old, name, None) != getattr(settings, name, None):
+                    log.warning("%s was changed: that needs a restart", shown)
             self.say("read", stanzas)
         except (TinyknopError, OSError) as error:
             log.error("%s; the old configuration stays", error)
         finally:
             self.reloading = False
+            self.act()
 
     async def stop(self):
         """Closes what is open, then ends the loop, whatever became of that."""
         try:
+            while self.reloading:  # or what it starts would outlive us
+                await sleep(IDLE_S)
             await self.daemon.stop()
         finally:
             self.loop.stop()
