@@ -36,6 +36,7 @@ class Worker:
         self._queue = loop.Queue()
         self._owed = []  # ids of grants whose close no device has confirmed yet
         self._task = None
+        self._tried = loop.Queue()  # told of the first success or failure
         self._saying = False
         self._renewal = None  # Timer of the next telling of what the device cannot hold for so long
         self._foreign = None  # Timer of the end of what others have put there
@@ -61,9 +62,14 @@ class Worker:
         else:
             await self._synced(True)
         self._task = loop.current().spawn(self._serve(not self.port.outlives_us))
-        deadline = compat.monotonic() + _PATIENCE
-        while self.busy() and compat.monotonic() < deadline:
-            await loop.sleep(0.005)
+        if self.port.outlives_us:
+            timer = loop.current().at(compat.monotonic() + _PATIENCE, self._first)
+            await self._tried.get()
+            timer.cancel()
+
+    def _first(self):
+        if not self._tried.items:
+            self._tried.put(None)
 
     def _outlived(self, grant):
         """Sees that an open command of a process before us, which may still run, does not have the last word."""
@@ -290,8 +296,10 @@ class Worker:
             log.error("%s; trying again", error)
         self.failure = error.reason
         self._owner.failed(self)
+        self._first()
 
     def _recovered(self):
         if self.failure is not None:
             log.info("%s: works again", self.port.describe())
         self.failure = self.failing_since = None
+        self._first()
