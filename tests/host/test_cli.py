@@ -166,6 +166,7 @@ def test_broken_configuration_keeps_the_old_one(monkeypatch):
 
     class Daemon:
         captures = ()
+        settings = says = None
         tools = SimpleNamespace(take=lambda settings: None)
 
         async def reload(self, *values):
@@ -195,6 +196,8 @@ def test_signals_reload_and_then_stop_the_daemon_once(monkeypatch):
 
     class Daemon:
         captures = ()
+        settings = says = None
+        tools = SimpleNamespace(take=lambda settings: None)
 
         async def reload(self, *values):
             done.append("reload")
