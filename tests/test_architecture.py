@@ -32,7 +32,7 @@ FOR_PORTS = {"errors", "compat", "log", "console", "net", "netlink"}
 FOR_CARRIERS = FOR_PORTS | {"loop", "child", "nft", "conntrack"}
 SANS_IO = ("spa", "seal", "stanza", "gate", "rules", "hints", "grants", "netlink", "console")
 OUTSIDE_WORLD = {"socket", "select", "time", "os", "io", "termios", "subprocess", "threading"}
-CLOCK_AND_DISK = {"monotonic", "wall", "fsync", "boot_id"}
+CLOCK_AND_DISK = {"monotonic", "wall", "fsync", "boot_wall"}
 # Packet fills in an absent timestamp, as the public API promises.
 MAY_ASK_THE_TIME = {"spa"}
 

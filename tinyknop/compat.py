@@ -140,15 +140,6 @@ def replace(path, data):
     os.rename(new, path)
 
 
-def boot_id():
-    """Returns the kernel's name for this boot, or "" where there is none (a board: every start is a boot)."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
 def boot_wall():
     """Returns the wall-clock second at which this machine booted, or now where nobody knows."""
     try:

@@ -8,7 +8,6 @@ from tinyknop.gate import Datagram
 from tinyknop.replay import HEADER, Replay
 
 PATH = (os.getenv("TMPDIR") or "/tmp") + "/tinyknop-test-replay"
-BOOT = "0f0e0d0c"
 GRAM = Datagram(b"", b"\xc0\x00\x02\x07", 54109, b"\x0a\x63\x00\x01", 62201, 17)
 GRAM6 = Datagram(b"", b"\x20\x01\x0d\xb8" + bytes(12), 1, bytes(16), 62201, 17)
 A, B = b"\x01" * 32, b"\x02" * 32
@@ -17,12 +16,11 @@ A, B = b"\x01" * 32, b"\x02" * 32
 class Clocks:
     """Stands in for the clocks of compat; put back by `close`."""
 
-    def __init__(self, wall=1000000, boot_wall=900000, boot=BOOT):
-        self.kept = compat.wall, compat.monotonic, compat.boot_id, compat.boot_wall
-        self.now, self.ms, self.boot, self.booted = wall, 5000, boot, boot_wall
+    def __init__(self, wall=1000000, boot_wall=900000):
+        self.kept = compat.wall, compat.monotonic, compat.boot_wall
+        self.now, self.ms, self.booted = wall, 5000, boot_wall
         compat.wall = lambda: self.now
         compat.monotonic = lambda: self.ms
-        compat.boot_id = lambda: self.boot
         compat.boot_wall = lambda: self.booted
 
     def pass_by(self, seconds):
@@ -30,7 +28,7 @@ class Clocks:
         self.ms += 1000 * seconds
 
     def close(self):
-        compat.wall, compat.monotonic, compat.boot_id, compat.boot_wall = self.kept
+        compat.wall, compat.monotonic, compat.boot_wall = self.kept
 
 
 def with_clocks(body):
@@ -138,7 +136,7 @@ def test_after_a_reboot_packets_stamped_before_it_are_refused():
     def body(clocks):
         refusal(loaded(), A, clocks.now, clocks.now)
         clocks.pass_by(60)
-        clocks.boot, clocks.booted = "another", clocks.now - 10
+        clocks.booted = clocks.now - 10
         store = loaded()
         assert refusal(store, B, clocks.now - 20, clocks.now) == "replay"
         assert refusal(store, b"\x03" * 32, clocks.now, clocks.now) is None

@@ -222,7 +222,6 @@ class Flash:
         self.safe = {}  # path -> what no power cut can take
         for name in ("append_to", "replace", "fsync"):
             monkeypatch.setattr(compat, name, getattr(self, name))
-        monkeypatch.setattr(compat, "boot_id", lambda: "")
         monkeypatch.setattr(compat, "boot_wall", lambda: compat.wall())
         monkeypatch.setattr(compat, "wall", lambda: self.clock[0])
         monkeypatch.setattr(compat, "monotonic", lambda: self.clock[1])

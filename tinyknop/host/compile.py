@@ -1,11 +1,11 @@
 """`tinyknop compile`: one JSON file of a configuration, keys taken in, for a board that reads nothing else."""
 
 import argparse
-import os
 
 from tinyknop import config
 from tinyknop.config import compiled
 from tinyknop.errors import ConfigError
+from tinyknop.host import keygen
 
 
 def main(words):
@@ -19,10 +19,7 @@ def main(words):
         print(text)
         return 0
     try:
-        handle = os.open(options.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            os.fchmod(handle, 0o600)
-            file.write(text + "\n")
+        keygen.replace(options.output, text + "\n")
     except OSError as error:
         raise ConfigError(options.output, "cannot be written: %s" % error.strerror) from None
     return 0

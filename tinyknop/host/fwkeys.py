@@ -5,6 +5,7 @@ import os
 import termios
 
 from tinyknop import log
+from tinyknop.host import keygen
 from tinyknop.host.fwoptions import Refused
 from tinyknop.seal import Keys
 
@@ -173,11 +174,7 @@ def fresh(request):
 def write(path, text):
     """Writes a key file that only its owner can read, an old one replaced as in the reference; raises Refused."""
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            os.fchmod(handle, 0o600)  # before there is a key in it
-            file.truncate()
-            file.write(text)
+        keygen.replace(path, text)
     except OSError as error:
         raise Refused("Unable to create key gen file: %s: %s" % (path, error.strerror)) from None
     print("[+] Wrote Rijndael and HMAC keys to: %s" % path)

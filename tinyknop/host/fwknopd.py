@@ -141,12 +141,11 @@ def generate(options):
         print(text, end="")
         return 0
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        from tinyknop.host import keygen  # brings argparse, which a daemon's start does without
+
+        keygen.replace(path, text)
     except OSError as error:
         raise ConfigError(path, "cannot write the key file: %s" % error.strerror) from None
-    with os.fdopen(handle, "w") as file:
-        os.fchmod(handle, 0o600)  # the reference leaves it to the umask, which lets others read keys
-        file.write(text)
     print("[+] Wrote Rijndael and HMAC keys to: %s" % path, end="")
     return 0
 

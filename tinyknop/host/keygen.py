@@ -33,6 +33,15 @@ def write(path, text):
         file.write(text)
 
 
+def replace(path, text):
+    """Writes a secret file that only its owner can read in the place of one that may be there; raises OSError."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        os.fchmod(handle, 0o600)  # before there is a key in it
+        file.truncate()
+        file.write(text)
+
+
 def main(words):
     """Prints a key pair or writes it to a file."""
     parser = argparse.ArgumentParser("tinyknop keygen", description="Makes a key pair for one stanza and its client.")
