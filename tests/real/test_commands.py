@@ -83,9 +83,9 @@ class World:
         self.network.at(self.network.client, *argv)
 
     def noted(self, name, within=5.0):
-        """Waits for a note; returns its lines."""
+        """Waits for a note, and for its first line to be whole; returns its lines."""
         path = self.out / name
-        until(path.exists, within)
+        until(lambda: path.exists() and path.read_text().endswith("\n"), within)
         return path.read_text().splitlines()
 
 
