@@ -12,8 +12,9 @@ demo:  ## show a knock from end to end, in a private network that is gone afterw
 	@python3 scripts/setup.py demo
 	@$(PY) -m tinyknop demo
 
+# Four at once, since most tests wait for a clock or a process. What fails in that crowd has to pass alone.
 test: env lint  ## lint, all tests, then the core's tests on MicroPython
-	$(PY) -m pytest tests
+	$(PY) -m pytest -n 4 --dist loadfile tests || $(PY) -m pytest --last-failed --last-failed-no-failures none tests
 	@$(MAKE) --no-print-directory test-mpy
 
 test-mpy: env stage  ## the core's tests on MicroPython

@@ -72,7 +72,7 @@ def packet(home, keys):
 
 def listed(heading, pattern, columns):
     """Returns what of a pattern stands in code type in the first columns of a table of docs/fwknop-client.md."""
-    text = (ROOT / "docs" / "fwknop-client.md").read_text().split("\n%s\n" % heading)[1].split("\n#")[0]
+    text = (ROOT / "docs" / "fwknop-client.md").read_text(encoding="utf-8").split("\n%s\n" % heading)[1].split("\n#")[0]
     rows = ["|".join(line.split("|")[1 : columns + 1]) for line in text.splitlines() if line.startswith("|")]
     return {word for row in rows for word in re.findall("`(%s)`" % pattern, row)}
 

@@ -51,7 +51,7 @@ class Net:
     """The network of one test; use it as a context manager. `client` and `server` are names of namespaces."""
 
     def __init__(self, clients=1, workdir=None):
-        tag = "tk%x%x" % (os.getpid(), next(_count))
+        tag = "tk%x-%x" % (os.getpid(), next(_count))
         self.server = tag + "s"
         self.clients = [tag + "c" + str(number) for number in range(clients)]
         self.client = self.clients[0]
