@@ -322,3 +322,19 @@ def test_it_goes_to_the_background_once_it_is_ready(files, tmp_path):
     finally:
         killed = subprocess.run(argv + ["-K"], env=environment(), capture_output=True, timeout=20)
     assert killed.stdout == b"Killed fwknopd (pid=%d) via SIGTERM\n" % pid
+
+
+def test_words_of_ours_that_have_no_effect_here_are_told(capsys, files):
+    status, _, err = call(capsys, *files("log json\nlog_to syslog\n"), "--exit-parse-config")
+    assert status == 0
+    for number, name in ((2, "log"), (3, "log_to")):
+        assert "fwknopd.conf:%d: [*] Ignoring unknown configuration parameter: '%s'" % (number, name) in err
+
+
+def test_a_run_directory_of_somebody_else_is_refused(capsys, files, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir(0o700)
+    mine = os.geteuid()
+    words = files()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 4242)
+    status, _, err = call(capsys, "-f", *words)
+    assert status == 1 and "somebody else's (user number %d)" % mine in err

@@ -15,6 +15,7 @@ from tinyknop import log
 from tinyknop.child import ended
 from tinyknop.compat import monotonic
 from tinyknop.errors import ConfigError, Rejected
+from tinyknop.host.privileges import NothingPassedOn
 
 MOST_WORDS = 28  # sudo's included (fwknopd 2.6.10)
 MOST_COMMANDS = 32  # at once: a process each, and their output goes nowhere that fills up
@@ -120,17 +121,18 @@ class Executor:
             )
             return None
         output = subprocess.DEVNULL if sys.__stdout__ is None else 1
-        process = subprocess.Popen(
-            [*map(os.fsencode, prefix), *words],
-            cwd="/",
-            env=environment(entry),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            umask=0o022,  # not the daemon's own: 077 would hide what a command makes, fwknopd's 0 lets all write to it
-            **other,
-        )
+        with NothingPassedOn():
+            process = subprocess.Popen(
+                [*map(os.fsencode, prefix), *words],
+                cwd="/",
+                env=environment(entry),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                umask=0o022,  # not the daemon's: 077 would hide what a command makes, fwknopd's 0 lets all write to it
+                **other,
+            )
         process.returncode = 0  # not for Popen to wait for: `ended` does
         return process.pid
 

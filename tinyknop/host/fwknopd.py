@@ -111,6 +111,10 @@ def read(options, warn):
             except ValueError as error:
                 where = settings.places.get(option, path)
                 raise ConfigError(where, "%s: %s" % (option, error)) from None
+    for name in sorted({"log", "log_to"} & set(settings.places)):  # the phrases that scripts look for are all it says
+        where = settings.places[name]
+        text = "%s: [*] Ignoring unknown configuration parameter: '%s' in %s; `tinyknop serve` knows it"
+        warn(text % (where, name, where.rpartition(":")[0]))
     for name in sorted(settings.ports):
         ports.make(name, settings.ports[name], {})  # a chain that cannot be is found before anything is opened
     return settings, stanzas
@@ -151,11 +155,23 @@ def generate(options):
 
 
 def prepare(settings):
-    """Makes the run directory where it is missing."""
+    """Makes the run directory where it is missing; refuses somebody else's."""
+    from tinyknop.host.serve import owned
+
     try:
         os.makedirs(settings.state_dir, 0o700, exist_ok=True)
+        owned(settings.state_dir, settings.user)
     except OSError as error:
         raise ConfigError(settings.state_dir, "cannot make the run directory: %s" % error.strerror) from None
+
+
+def reread(options):
+    """Returns (settings, stanzas) anew; lets firewall programs that are new have what they need."""
+    from tinyknop.host.privileges import pass_on
+
+    settings, stanzas = read(options, log.warning)
+    pass_on(settings)
+    return settings, stanzas
 
 
 def serve(options, settings, stanzas):
@@ -183,7 +199,7 @@ def serve(options, settings, stanzas):
             to_syslog(settings)
 
     limit = int(options.get("packet-limit", 0))
-    status = run(settings, stanzas, lambda: read(options, log.warning), SAYS, detached, words, limit)
+    status = run(settings, stanzas, lambda: reread(options), SAYS, detached, words, limit)
     for file in held:
         file.close()
     return status
@@ -287,6 +303,10 @@ def start(options):
         return 0
     if verbosity >= 2 and "foreground" in options:
         show(options)
+    if settings.user:
+        from tinyknop.host.privileges import become
+
+        become(settings, stanzas)
     return serve(options, settings, stanzas)
 
 

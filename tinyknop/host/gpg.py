@@ -12,6 +12,7 @@ from ..child import ended
 from ..errors import Rejected
 from ..loop import Loop, Queue, current
 from ..seal import GPG_LENGTH, LONGEST_TEXT, Keys
+from .privileges import NothingPassedOn
 
 PREFIX = b"hQ"  # the first 12 bits of every message to an RSA key, in base64; not sent
 OPEN_S = 10  # seconds for one decryption: 0.01 here, but a small router starts gpg-agent first
@@ -281,9 +282,10 @@ class _Job:
             if secret is not None:
                 given = self._inherited(self._given(secret.encode("utf-8", "surrogateescape") + b"\n"))
                 argv += ["--pinentry-mode=loopback", "--passphrase-fd=%d" % given]
-            self.pid = os.posix_spawnp(
-                self.exe, argv + self.words, self.environment, file_actions=actions, setpgroup=0, setsigdef=[13]
-            )
+            with NothingPassedOn():
+                self.pid = os.posix_spawnp(
+                    self.exe, argv + self.words, self.environment, file_actions=actions, setpgroup=0, setsigdef=[13]
+                )
         except OSError as error:
             raise Rejected(self.stage, "cannot run %s: %s" % (self.exe, os.strerror(error.errno or 0)))
         finally:

@@ -1,10 +1,14 @@
 """Runs the daemon until a signal ends it: what `serve` and the fwknopd front end have in common."""
 
+import gc
 import signal
 import socket
+import warnings
 
 from tinyknop import log
+from tinyknop.compat import monotonic
 from tinyknop.errors import TinyknopError
+from tinyknop.host.notify import READY, RELOADING, STOPPING, keep_alive, notify
 from tinyknop.host.tools import Tools
 from tinyknop.loop import sleep
 
@@ -22,7 +26,10 @@ SAYS = (  # event, what is logged
 
 FIXED = (  # what is taken at the start only, and how it is called
     ("state_dir", "the run directory"),
+    ("user", "the user"),
     ("pid_file", "the pid file"),
+    ("log", "log"),
+    ("log_to", "log_to"),
     ("syslog_identity", "SYSLOG_IDENTITY"),
     ("syslog_facility", "SYSLOG_FACILITY"),
 )
@@ -85,6 +92,7 @@ class Service:
             if number in heard:
                 self.say(signal.Signals(number).name)
                 self.stopping = True
+                notify(STOPPING)
                 self.loop.spawn(self.stop())
                 return
         if signal.SIGHUP in heard and self.reloading:
@@ -92,6 +100,7 @@ class Service:
         elif signal.SIGHUP in heard:
             self.say("SIGHUP")
             self.reloading = True
+            notify(RELOADING, "MONOTONIC_USEC=%d000" % monotonic())
             self.loop.spawn(self.reload())
 
     def over(self, reason, status):
@@ -105,6 +114,7 @@ class Service:
             (log.error if status else log.info)("%s", reason)
             self.status = status
             self.stopping = True
+            notify(STOPPING)
             self.loop.spawn(self.stop())
 
     async def finish(self, reason):
@@ -130,6 +140,7 @@ class Service:
             log.error("%s; the old configuration stays", error)
         finally:
             self.reloading = False
+            notify(READY)
             self.act()
 
     async def stop(self):
@@ -168,9 +179,14 @@ def run(settings, stanzas, reread, says=(), ready=None, words=None, limit=0):
         service.say("ready", stanzas)
         if ready:
             ready()
+        notify(READY)
+        keep_alive(loop)
+        gc.freeze()  # modules, tables and what was recovered stay: no later round need look at them
         loop.soon(service.act)  # what came while it started
         loop.run()
         service.say("end")
     finally:
         service.unlisten()
+        if not service.started:  # tasks that never got their turn are no news beside the reason
+            warnings.simplefilter("ignore", RuntimeWarning)
     return service.status

@@ -5,14 +5,17 @@ Its start is timed (0.1 s to the first knock), so it reads its few words itself 
 
 import fcntl
 import os
+import pwd
 import stat
 
 from tinyknop import config, log
 from tinyknop.errors import ConfigError, PortError
 
+from .privileges import become, check, pass_on
 from .run import run
 
 CONFIG = "/etc/tinyknop/tinyknop.toml"
+SECRETS = ("KEY", "KEY_BASE64", "HMAC_KEY", "HMAC_KEY_BASE64", "GPG_DECRYPT_PW")
 USAGE = (
     """usage: tinyknop serve [-c FILE]
 
@@ -42,16 +45,40 @@ def words_of(words):
     return path
 
 
-def state(path):
-    """Makes the state directory where it is missing; refuses one that others can look into."""
+def state(path, user=None):
+    """Makes the state directory where it is missing; refuses one that others can look into, or have made.
+
+    `user` is the name of who we will be.
+    """
     try:
         os.makedirs(path, 0o700, exist_ok=True)
+        owned(path, user)
         mode = os.stat(path).st_mode
     except OSError as error:
         reason = "cannot make the state directory (%s): make it, mode 0700, for the daemon's user" % error.strerror
         raise ConfigError(path, reason) from None
     if stat.S_IMODE(mode) & 0o077:
         raise ConfigError(path, "others can look into the state directory: chmod 700 %s" % path)
+
+
+def owned(path, user=None):
+    """Raises ConfigError for a directory that is neither ours nor that of `user`, or OSError.
+
+    Somebody else's, made in /tmp before us, could bring a journal with grants, or links to what we then write over.
+    """
+    ours = (os.geteuid(), number_of(user))
+    for one in (os.stat(path).st_uid, os.lstat(path).st_uid or ours[0]):  # root's link may lead to what is the user's
+        if one not in ours:
+            reason = "the state directory is somebody else's (user number %d): name another by state_dir, or chown it"
+            raise ConfigError(path, reason % one)
+
+
+def number_of(user):
+    """Returns a user's number, or None where there is none."""
+    try:
+        return pwd.getpwnam(user).pw_uid if user else None
+    except KeyError:  # `become` says so
+        return None
 
 
 def lock(path):
@@ -66,9 +93,11 @@ def lock(path):
         who = file.read(20).strip()
         file.close()
         raise ConfigError(path, "another daemon (process %s) uses this state directory: stop it first" % who) from None
-    file.truncate(0)
-    file.write("%d\n" % os.getpid())
-    file.flush()
+    try:
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), b"%d\n" % os.getpid())
+    except OSError as error:  # a full disk: what holds others off is the lock, not the number
+        log.warning("%s: %s", path, error.strerror)
     return file
 
 
@@ -77,6 +106,45 @@ def load(path):
     settings, stanzas = config.load(path)
     if not stanzas:
         raise ConfigError(path, "no stanza: nobody may open anything; add a [[stanza]]")
+    shut(path, stanzas)
+    return settings, stanzas
+
+
+def shut(path, stanzas):
+    """Raises ConfigError where a key stands in a tinyknop.toml that others can read; a key file is looked at before."""
+    if not path.endswith(".toml") or not os.stat(path).st_mode & 0o077:
+        return
+    for stanza in stanzas:
+        for name, _, where in stanza.entries():
+            if name in SECRETS and where.startswith(path + ":"):
+                reason = "%s: others can read the file: chmod 600 %s, or use key_file" % (name.lower(), path)
+                raise ConfigError(where, reason)
+
+
+def spoken(settings):
+    """Sends the log where the settings want it; returns what has other words for it than the daemon's own, or None."""
+    if settings.log == "text" and settings.log_to == "stderr":
+        return None
+    from tinyknop.host import events  # a plain start does without
+
+    return events.use(settings)
+
+
+def unprivileged(settings, stanzas, path):
+    """Becomes the user of the settings, and reads the configuration again: what a reload could not read shows now."""
+    become(settings, stanzas)
+    try:
+        return load(path)
+    except ConfigError as error:
+        reason = "%s (as user %s, which has to own it, for a reload)" % (error.reason, settings.user)
+        raise ConfigError(error.stage, reason) from None
+
+
+def reload(path):
+    """Returns (settings, stanzas) anew; raises ConfigError, also where we have given up a capability that they need."""
+    settings, stanzas = load(path)
+    check(settings, stanzas)
+    pass_on(settings)
     return settings, stanzas
 
 
@@ -87,10 +155,13 @@ def main(words):
         print(USAGE)
         return 0
     settings, stanzas = load(path)
-    state(settings.state_dir)
+    state(settings.state_dir, settings.user)
+    if settings.user:
+        settings, stanzas = unprivileged(settings, stanzas, path)
+    check(settings, stanzas)
     held = lock(os.path.join(settings.state_dir, "tinyknop.lock"))
     try:
-        return run(settings, stanzas, lambda: load(path))
+        return run(settings, stanzas, lambda: reload(path), words=spoken(settings))
     except OSError as error:
         raise PortError("start", "%s: is something missing, or a permission?" % error) from None
     finally:
