@@ -49,6 +49,14 @@ class Says:
             words = (decision.stanza.name, decision.stage, decision.reason)
             self.limiter(decision).say(log.warning, "(stanza %s) refused at %s: %s" % words)
 
+    def summed(self, news):
+        """Since the last time, so many datagrams were refused: (stage, number) of each stage that has any."""
+        log.info("refused since the last summary: %s", ", ".join(["%s %d" % pair for pair in news]))
+
+    def by_hand(self, grant):
+        """A person opened something with `tinyknop open`."""
+        log.info("opened %s for %s until %d, by hand", openings(grant), grant.source, grant.until)
+
     def opened(self, grant, stanza, datagram):
         """A grant is in the journal, and its ports are being told."""
         log.info("(stanza %s) opened %s for %s until %d", grant.stanza, openings(grant), grant.source, grant.until)

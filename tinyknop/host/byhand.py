@@ -10,8 +10,8 @@ def ask(options, *words):
     """Returns what the daemon says it has done; raises ConfigError with its reason where it did nothing."""
     answer = status.ask(status.socket_of(options), words)
     if "error" in answer:
-        raise ConfigError(words[0], answer["error"])
-    return answer.get("done", "")
+        raise ConfigError(words[0], status.plain(str(answer["error"])))
+    return status.plain(str(answer.get("done", "")))
 
 
 def open_(words):
@@ -22,6 +22,8 @@ def open_(words):
     made.add_argument("-t", "--timeout", metavar="SECONDS", default="30", help="for how long (%(default)s)")
     made.add_argument("-p", "--ports", metavar="NAMES", default="firewall", help="through which ports (%(default)s)")
     options = made.parse_args(words)
+    if not options.address.strip("0.:"):  # some devices take it for everybody
+        raise ConfigError("open", "%s is no host's address: name the one to let in" % options.address)
     number = ask(options, "open", options.address, options.openings, options.timeout, options.ports)
     print("%s: open for %s s; `tinyknop close %s` ends it" % (number, options.timeout, number))
     return 0
@@ -39,5 +41,6 @@ def close(words):
 def list_(words):
     """Prints what is open."""
     options = status.parser("list", "Shows what is open, and which closes a device still owes.").parse_args(words)
-    print("\n".join(status.opened(status.ask(status.socket_of(options)), int(time.time()))))
+    answer = status.ask(status.socket_of(options))
+    print("\n".join(status.opened(answer, answer.get("now") or int(time.time()))))
     return 0

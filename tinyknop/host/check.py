@@ -1,4 +1,7 @@
-"""`tinyknop check`: reads a configuration of any format and says in plain words what it allows. Opens nothing."""
+"""`tinyknop check`: reads a configuration of any format and says in plain words what it allows. Opens nothing.
+
+With --live it tries a running set-up instead, which `live.py` does.
+"""
 
 import argparse
 import os
@@ -6,6 +9,7 @@ import os
 from tinyknop import config, net
 from tinyknop.errors import ConfigError
 from tinyknop.host import toml
+from tinyknop.host.serve import number_of, shut
 
 SHORT_KEY = 16  # bytes; below it trying all keys of a captured packet comes into reach
 SHORT_HMAC_KEY = 16
@@ -110,6 +114,34 @@ def weak_gpg(stanza):
     return lines
 
 
+def inlets(settings):
+    """Returns a line for each capture, made as the daemon would make it; raises ConfigError."""
+    from tinyknop import capture
+
+    lines = []
+    for table in settings.captures:
+        capture.make(table, None)
+        shown = ["%s %s" % (key, table[key]) for key in sorted(table) if key not in ("kind", "where")]
+        lines.append("listens by %s: %s" % (table.get("kind") or "packet", ", ".join(shown)))
+    return lines
+
+
+def absent(settings):
+    """Returns a line for each thing that the daemon needs at its start and that is not on this machine."""
+    from socket import if_nameindex
+
+    lines = []
+    there = {name for _, name in if_nameindex()}
+    for table in settings.captures:
+        for name in (table.get("interface") or "any").split(","):
+            if table.get("kind") == "packet" and name not in there | {"any"}:
+                lines.append("there is no interface %s here; `ip link` lists them, and any means all" % name)
+    if settings.user and number_of(settings.user) is None:
+        remedy = "adduser --system --group --no-create-home"
+        lines.append("there is no user %s here: %s %s" % (settings.user, remedy, settings.user))
+    return lines
+
+
 def outlets(settings):
     """Returns a line for each port, and below it the rule that its owner must have."""
     import tinyknop.ports as ports  # mypy cannot see that ports/ is tinyknop.ports
@@ -119,10 +151,23 @@ def outlets(settings):
     for name in sorted(settings.ports):
         port = ports.make(name, settings.ports[name], carriers)
         lines.append("port %s: %s" % (name, port.describe()))
-        if hasattr(port, "rule"):
+        if name in settings.blocks and hasattr(port, "rule"):
+            lines.append("  nothing is blocked unless rules of yours drop by its sets, such as:")
+            for tool, held in (("iptables", port.set), ("ip6tables", port.six)):
+                lines.append("    %s -t raw -I PREROUTING -m set --match-set %s src -j DROP" % (tool, held))
+        elif hasattr(port, "rule"):
             lines.append("  nothing opens unless a rule of yours matches it, such as:")
             lines += ["    " + line for line in port.rule().splitlines()]
     return lines
+
+
+def watched(settings, stanzas):
+    """Returns the line about the log watch; raises ConfigError for a table that is wrong."""
+    if settings.watch is None:
+        return []
+    from tinyknop.watch.watcher import Watcher
+
+    return [Watcher(settings, stanzas, None, None).means()]
 
 
 def targets(path):
@@ -179,27 +224,46 @@ def rc_lines(path):
     return lines
 
 
+def is_client(path):
+    """Tells whether a TOML file has targets and nothing for a server."""
+    return path.endswith(".toml") and set(toml.Document(path).data) == {"target"}
+
+
+def parser():
+    """Returns the parser of our words."""
+    made = argparse.ArgumentParser(
+        "tinyknop check",
+        description="Says in plain words what a configuration allows.",
+        epilog="`tinyknop check --live NAME` tries a running set-up instead, from a client's side.",
+    )
+    made.add_argument("file", metavar="FILE", help="tinyknop.toml, JSON, fwknopd.conf, access.conf or .fwknoprc")
+    return made
+
+
 def main(words):
     """Says what a configuration means; exit status 1 where it is broken."""
-    parser = argparse.ArgumentParser("tinyknop check", description="Says in plain words what a configuration allows.")
-    parser.add_argument("file", metavar="FILE", help="tinyknop.toml, JSON, fwknopd.conf, access.conf or .fwknoprc")
-    path = parser.parse_args(words).file
+    if "--live" in words:
+        from tinyknop.host import live
+
+        return live.main([word for word in words if word != "--live"])
+    path = parser().parse_args(words).file
     try:
         if is_rc(path):
             print("\n".join(rc_lines(path)))
             return 0
     except OSError as error:
         raise ConfigError(path, "cannot be read (%s): check the path" % error.strerror) from None
+    if is_client(path):
+        print("\n".join(targets(path)))
+        return 0
     settings, stanzas = config.load(path)
-    lines = []
-    for capture in settings.captures:
-        shown = ["%s %s" % (key, capture[key]) for key in sorted(capture) if key not in ("kind", "where")]
-        lines.append("listens by %s: %s" % (capture["kind"], ", ".join(shown)))
+    shut(path, stanzas)
+    lines = inlets(settings)
     for stanza in stanzas:
         lines += says(stanza)
     lines += outlets(settings)
-    lines += targets(path)
-    warnings = weak(settings, stanzas)
+    lines += watched(settings, stanzas) + targets(path)
+    warnings = absent(settings) + weak(settings, stanzas)
     print("\n".join(lines + ["warning: " + line for line in warnings]))
     if not stanzas:
         print("no stanza: nobody may open anything" if not os.path.basename(path).endswith("access.conf") else "empty")
