@@ -36,10 +36,14 @@ class Port:
     async def start(self):
         pass
 
-    async def open(self, grant, seconds):
-        """Types the lines of `open` for each opening."""
+    def check(self, grant):
+        """Raises PortError for a grant that can never be opened here; the worker asks this first."""
         if grant.nat:
             raise PortError(self.describe(), "lines of your own cannot do NAT; name a port of kind iptables or command")
+
+    async def open(self, grant, seconds):
+        """Types the lines of `open` for each opening."""
+        self.check(grant)
         await self.type(self.said[0], grant)
 
     async def close(self, grant):

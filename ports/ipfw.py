@@ -30,15 +30,9 @@ FLAGS = ("check_state", "flush_at_init", "flush_at_exit", "destination")
 FULL = "Access request rejected: Maximum allowed number of rules has been reached."  # fwknopd's words
 
 
-class Port:
-    self_timed = False
-    nats = False
-
+class Port(stamped.Port):
     def __init__(self, name, options, carrier):
-        self.name = name
-        self.carrier = carrier
-        self.options = options
-        self.outlives_us = carrier.outlives_us
+        stamped.Port.__init__(self, name, options, carrier, ("me", "me6"))
         numbers = stamped.check(name, options, FLAGS, TOPS)
         self.active, self.spent = str(numbers["active_set"]), str(numbers["expire_set"])
         if self.active == self.spent:
@@ -47,10 +41,6 @@ class Port:
         self.interval = numbers["purge_interval"] * 1000
         self.first, self.checks = numbers["start_rule"], options["check_state"] == "Y"  # that takes the first number
         self.range = range(self.first + self.checks, min(self.first + numbers["max_rules"], 65535))
-        self.by_destination = options["destination"] == "Y"
-        self.ledger = stamped.Ledger(self.by_destination, ("me", "me6"))
-        self.fresh = True
-        self.foreign = None  # the earliest second at which a rule of somebody else is due
         self.purge_at = None  # monotonic ms; None while the expire set is empty
 
     async def start(self):
@@ -59,24 +49,6 @@ class Port:
             await self.flush()
         self.fresh = False
         await self.say("set", "disable", self.spent)
-
-    async def open(self, grant, seconds):
-        """Adds the grant's rules under one number, or anew with a later end; those there before are moved away."""
-        try:
-            self.ledger.enter(grant)
-        except ValueError as error:
-            raise PortError(self.describe(), str(error))
-        await self.settle()
-
-    async def close(self, grant):
-        """Moves the grant's rules to the expire set; what is missing is closed."""
-        self.ledger.strike(grant)
-        await self.settle()
-
-    async def sync(self, live):
-        """Makes the active set hold these grants; a rule of ours that none explains goes, one of others at its time."""
-        self.ledger.renew(live)
-        await self.settle()
 
     async def stop(self, flush=False):
         """With `flush` deletes the active set, unless the options keep it; the expire set stays, as with fwknopd."""

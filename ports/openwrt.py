@@ -16,23 +16,18 @@ Declare the sets and a rule that names them in /etc/config/firewall, for TCP as 
             option ipset 'knock_tcp'
             option target 'ACCEPT'
 
-The kernel ends an entry itself when its time is up; a reload of the firewall forgets them all. Ours have the comment
-tinyknop; others are never touched. This profile's shell carries the ports ipset, iptables and nftables as well.
+The kernel ends an entry itself when its time is up; a reload of the firewall forgets them all, and who was let in has
+to knock again. Ours have the comment tinyknop; others are never touched.
+
+On OpenWrt 21.02 and older, whose firewall is iptables, take a port of kind ipset through the same carrier, with a set
+that such a `config ipset` declares. Rules made by `uci` are no way to open a port for half a minute: each knock would
+write the flash and load the whole firewall anew, which empties the sets, and a power cut would leave the port open.
 """
 
 from .shared import router
+from .shared.profile import SHELL
 
-PROFILE = router.Profile(
-    newline="\n",
-    wake="\x15\n",
-    interrupt="\x03\n",
-    login=("login:",),
-    ends="#$",
-    spaced=True,
-    inside=(),
-    answers=(("press Enter to activate this console.", "\n"),),
-    shell=True,
-)
+PROFILE = SHELL
 OPTIONS = {"list": "knock_$PROTO", "list6": "knock6_$PROTO"}
 CARRIER = "ssh"
 

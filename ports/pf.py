@@ -23,24 +23,15 @@ LONGEST_NAME = 63
 ACTIONS = ("pass", "block", "match", "scrub", "anchor", "antispoof")
 
 
-class Port:
-    self_timed = False
-    nats = False
-
+class Port(stamped.Port):
     def __init__(self, name, options, carrier):
-        self.name = name
-        self.carrier = carrier
-        self.outlives_us = carrier.outlives_us
-        self.binary, self.anchor = options["binary"], options["anchor"]
+        stamped.Port.__init__(self, name, options, carrier, ("any", "any"))
         stamped.check(name, options, ("destination",))
+        self.binary, self.anchor = options["binary"], options["anchor"]
         if not 1 <= len(self.anchor) <= LONGEST_NAME or not all(c in LETTERS for c in self.anchor):
             where = options.get("where", "port." + name)
             reason = 'port.%s: anchor = "%s": a name has 1 to %d letters, digits, "_", "-", "." or "/"'
             raise ConfigError(where, reason % (name, self.anchor, LONGEST_NAME))
-        self.by_destination = options["destination"] == "Y"
-        self.ledger = stamped.Ledger(self.by_destination, ("any", "any"))
-        self.fresh = True  # the anchor may hold what a process before us left
-        self.foreign = None  # the earliest second at which a rule of somebody else is due
 
     async def start(self):
         """Sees that the anchor is in force and, the first time, empties it; raises PortError where it is not."""
@@ -51,24 +42,6 @@ class Port:
         if self.fresh:
             await self.say("-F", "all")
             self.fresh = False
-
-    async def open(self, grant, seconds):
-        """Adds the grant's rules, or writes them anew with a later end."""
-        try:
-            self.ledger.enter(grant)
-        except ValueError as error:
-            raise PortError(self.describe(), str(error))
-        await self.settle()
-
-    async def close(self, grant):
-        """Takes the grant's rules away; what is missing is closed."""
-        self.ledger.strike(grant)
-        await self.settle()
-
-    async def sync(self, live):
-        """Makes the anchor hold these grants; a rule of ours that none explains goes, one of others at its time."""
-        self.ledger.renew(live)
-        await self.settle()
 
     async def stop(self, flush=False):
         """With `flush` empties the anchor, as fwknopd does at its end."""

@@ -27,6 +27,7 @@ from .errors import TinyknopError
 
 _LISTEN = 1500  # ms before the first wake-up: a boot loader that counts seconds down is heard, and never typed at
 _WAKE = 3000  # ms of silence before another, and until the echo
+_REFUSAL = 8000  # ms of silence before another, after a password: a log-in that refuses one waits, mostly for 3 s
 _SETTLED = 150  # ms of silence after which the current line counts as whole; a character takes 1 ms at 9600 baud
 _ECHO = 12  # characters of the end of a line, less its blanks: of a long one some devices show no more
 _HOLD = 30000  # ms without typing after a boot loader said that a key would stop it
@@ -98,19 +99,24 @@ class Console:
         self._screen, self._out = _Screen(), b""
         self._number = self._typed = 0  # of a shell's mark; when something was typed last
         self._hold = self._due = 0  # no typing before; time to wake the device up, if it stays silent
-        self._last = ""  # the last line heard that was not empty
-        self._upset = False  # something may still be running that has to be interrupted
+        # The last line heard that was not empty; whether something may still be running that has to be interrupted.
+        self._last, self._upset = "", False
         self._off()
 
     def _off(self):
         self._state = "off"  # wake: looks for a prompt; leave, climb, setup, job: a line was typed; home: at the prompt
-        self._home = ""  # the prompt
-        self._stale = True  # something came at the prompt that is not the prompt
-        self._until = self._quiet = None
+        # The prompt; whether something came there that is not the prompt; times.
+        self._home, self._stale, self._until, self._quiet = "", True, None, None
 
     @property
     def deadline(self):
         return self._until if self._until is None or self._quiet is None else min(self._until, self._quiet)
+
+    @property
+    def strange(self):
+        """Whether something stands at the prompt that is not the prompt: a log line, or the device was restarted."""
+        here = self._screen.line.rstrip()
+        return self._terminal and self._state == "home" and (self._stale or not self._home.startswith(here))
 
     def line(self, words):
         """Returns the words as the line to type; raises ConsoleError("word", ...) for what cannot be a line."""
@@ -141,8 +147,9 @@ class Console:
             raise ConsoleError("word", "one command at a time")
         self.done, self._error, self._answer = False, None, []
         self._job = line, timeout, text, keep
+        self._stale = self._stale or self.strange
         here = self._screen.line.rstrip()
-        sure = self._state == "home" and not self._stale and (here == self._home or self.profile.shell and not here)
+        sure = self._state == "home" and not self._stale and (self.profile.shell or here == self._home)
         if not self._terminal or sure and (self._idle is None or now - self._typed < self._idle):
             return self._begin(now)
         self._known = self._state == "home"  # most likely the session still stands, with paging off
@@ -160,7 +167,7 @@ class Console:
         for c in data:
             self._byte(c, now)
         if data:
-            self._due = now + _WAKE
+            self._due = max(self._due, now + _WAKE)
             self._quiet = None if self._until is None else now + _SETTLED
 
     def tick(self, now):
@@ -203,10 +210,10 @@ class Console:
             self.done, self._error = True, ConsoleError(stage, self.hidden(reason))
         self._off()
 
-    def _type(self, text, now):
+    def _type(self, text, now, patience=0):
         self._out += text.encode()
         self._typed, self._screen.line = now, ""
-        self._due = self._quiet = now + _WAKE
+        self._due = self._quiet = now + (patience or _WAKE)
 
     def _byte(self, c, now):
         plain = 32 < c < 127 and not self._screen.escape
@@ -226,9 +233,8 @@ class Console:
         self._last = line or self._last
         if self._held(line, now) and self._state not in ("off", "wake", "home"):
             return self._fail("lost", "it is starting: " + line)
-        if self._state == "home" and line and line != self._home and not _logged(line):
-            self._stale = self._terminal
         if self._state in ("off", "wake", "home"):
+            self._stale = self._stale or line not in ("", self._home) and not _logged(line)
             return None
         if self.profile.shell:
             head, mark, code = line.rpartition("@@%d:" % self._number)
@@ -282,13 +288,12 @@ class Console:
         self._type(self.profile.wake if self._wakes % 2 else self.profile.interrupt, now)
 
     def _look_around(self, line, asks, names, now):
-        newline = self.profile.newline
         if names and self._user and not self._named:
             self._named, self._passed = True, False
-            return self._type(self.profile.user % self._user + newline, now)
+            return self._type(self.profile.user % self._user + self.profile.newline, now)
         if asks and not self._passed:  # of the line, of our user, or of one that somebody has left half logged in
             self._passed = True
-            return self._type(self._password + newline, now)
+            return self._type(self._password + self.profile.newline, now, _REFUSAL)
         if names or asks:
             reason = "refused: " + self._last if self._passed else "it asks for a user, and none is given"
             return self._fail("login", reason)
@@ -296,7 +301,7 @@ class Console:
             if line == self._candidate:
                 return self._arrived(line, now)
             self._candidate = line
-            return self._type(newline, now)
+            return self._type(self.profile.newline, now)
         if now >= self._due:
             return self._wake(now)
         self._quiet = self._due
@@ -334,7 +339,7 @@ class Console:
         for end, way in profile.climb:
             if line.endswith(end):
                 return self._say_all((way,), "climb", now)
-        if self._known and not self._named and not self._passed:
+        if self._known and not (self._stale or self._named or self._passed):
             return self._begin(now)
         self.sessions += 1
         return self._say_all(profile.setup, "setup", now)
@@ -397,9 +402,10 @@ def _has(line, words):
 
 
 def _logged(line):
-    """Tells whether a line is of Cisco's log, as "*Mar 1 00:01: %SYS-5-CONFIG_I: ...", which may come at any time."""
+    """Tells whether a line may come at any time: of Cisco's log, as "*Mar 1 00:01: %SYS-5-CONFIG_I: ...", or the role
+    of a Junos router, as "{master:0}"."""
     parts = line.partition("%")[2].split(":")[0].split("-")
-    return len(parts) > 2 and parts[1].isdigit() and " " not in parts[0]
+    return len(parts) > 2 and parts[1].isdigit() and " " not in parts[0] or line[:1] + line[-1:] == "{}"
 
 
 def quoted(words):

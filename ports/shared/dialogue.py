@@ -2,17 +2,17 @@
 
 One command is under way at a time, whoever asks (two ports may have one carrier). A session that breaks, or that no
 longer answers as it should, is dropped with its line; whoever speaks next is told so by a PortError, and only the word
-after that builds a new one: what the device forgot in between is for a port's `sync` to find.
+after that builds a new one: what the device forgot in between is for a port's `sync` to find. An idle line is listened
+to, and asked for its prompt now and then: a device that was restarted says so, or wants a new log-in.
 """
-
-import os
 
 from tinyknop import compat, log
 from tinyknop.console import Console, ConsoleError, quoted
-from tinyknop.errors import ConfigError, PortError
+from tinyknop.errors import PortError
 from tinyknop.loop import Queue, current, sleep
 
 from .profile import profile
+from .table import Table
 
 OPTIONS = {  # of both; the rest are a carrier's own
     "profile": None,  # how to log in and what the prompt looks like: cisco-ios, frr, openwrt, ...
@@ -29,6 +29,7 @@ BATCH = 50  # commands at once: 5 s of them at 9600 baud
 GOODBYE_S = 0.1  # that a logout gets to pass the line
 BARRED_MS = 500  # for which a device that cannot be reached is not tried again: less than a worker's first pause
 LOGIN_S = 30  # seconds, as a console gives
+APART_MS = 10000  # between two times that workers are told of a new session: a device may want one for each command
 LOOKED_AT = 4096  # bytes of a session, for whether they are text
 
 
@@ -69,30 +70,22 @@ class Turn:
             self._tickets[0].put(None)
 
 
-class Carrier:
+class Carrier(Table):
     """A session over a line that `connect` of the subclass opens.
 
     The line has `file` and `sink` (what to watch before reading and writing), read, write, close, and `said`: what the
     way there had to say. `lost`: callables to be called when the device may have changed behind our back: a session
-    that stood has ended with nobody speaking, or `late` seconds after a new one.
+    that stood has ended with nobody speaking, another had to be begun, or `late` seconds after that.
     `seen`: None, or called with ("in" or "out", bytes) of all that passes; secrets are the caller's to hide.
     """
 
     outlives_us = True
     terminal = True  # False where there is neither login nor echo nor prompt, as in ssh -T
-    idle = 30000  # ms; see Console
+    idle = 30000  # ms, see Console; after so many without a word the prompt is asked for. None: never
     late = 0  # seconds after which nothing that an earlier session sent can reach the device any more
 
     def __init__(self, name, options, known):
-        self.name = name
-        self.where = options.get("where", "carrier." + name)
-        self.options = {}
-        for option in sorted(options):
-            if option not in known and option not in ("kind", "where"):
-                reason = "carrier.%s: %s: no such option of %s (it has: %s)"
-                self.wrong(reason % (name, option, options.get("kind"), ", ".join(sorted(known))))
-        for option in known:
-            self.options[option] = options.get(option, known[option])
+        Table.__init__(self, name, options, known)
         if not self.options["profile"]:
             self.wrong('carrier.%s: profile is missing: how the device talks, as in profile = "cisco-ios"' % name)
         self.profile = profile(self.options["profile"], self.where)
@@ -107,53 +100,12 @@ class Carrier:
         self._out = b""
         self._stood = False  # the device has answered in this session
         self._barred = 0, None  # until when (ms) not to try again, and the reason
-        self._speaking = False
+        self._sessions = 0, None  # how many lines were opened; and the session that workers know of: (line, its number)
+        self._told_at = self._glance = self._telling = None  # when workers were told last (ms); Timers of the next
+        self._speaking = self._looking = False
         self._turn = Turn()
         self._news = Queue()
         self._timer = None
-
-    def wrong(self, reason):
-        """Raises ConfigError with the place of the carrier's table."""
-        raise ConfigError(self.where, reason)
-
-    def whole(self, option, least, top):
-        """Returns an option's number; raises ConfigError."""
-        text = self.options[option]
-        if not text.isdigit() or len(text) > 9 or not least <= int(text) <= top:
-            self.wrong(
-                "carrier.%s: %s = %s: write a whole number from %d to %d" % (self.name, option, text, least, top)
-            )
-        return int(text)
-
-    def yes(self, option):
-        """Returns an option that is on or off; raises ConfigError."""
-        text = self.options[option]
-        for words, value in ((("Y", "yes", "true"), True), (("N", "no", "false", ""), False)):
-            if text in words:
-                return value
-        self.wrong("carrier.%s: %s = %s: write true or false" % (self.name, option, text))
-
-    def secret(self, option):
-        """Returns the first line of the file that an option names, "" where it names none; raises PortError."""
-        path = self.options[option]
-        if not path:
-            return ""
-        try:
-            if os.stat(path)[0] & 0o077:
-                raise PortError(self.name, "%s = %s: others can read it: chmod 600 %s" % (option, path, path))
-            with open(path) as file:
-                return file.readline().rstrip("\r\n")
-        except (OSError, ValueError) as error:
-            raise PortError(self.name, "%s = %s: cannot be read: %s" % (option, path, error))
-
-    def password(self):
-        """Returns the password, "" where there is none; raises PortError."""
-        name = self.options["password_env"]
-        if not name:
-            return self.secret("password_file")
-        if not os.getenv(name):
-            raise PortError(self.name, "password_env = %s: there is no such variable in the environment" % name)
-        return os.getenv(name)
 
     async def start(self):
         """Opens the line and logs in, where that has not been done; raises PortError."""
@@ -194,6 +146,7 @@ class Carrier:
             return (await self._ask(words, text or "", within or self.seconds))[:keep]
         finally:
             self._speaking = False
+            self._rest()
             self._turn.give(ticket)
 
     async def say_all(self, commands):
@@ -202,6 +155,8 @@ class Carrier:
         Raises PortError with what they said where any of them failed.
         """
         failed = None
+        if len(commands) == 1:  # a shell of its own would take four processes there, and half a second at 9600 baud
+            return await self.say(*commands[0])
         for at in range(0, len(commands), BATCH):
             lines = [quoted(words) + " </dev/null || x=1\n" for words in commands[at : at + BATCH]]
             try:
@@ -210,6 +165,7 @@ class Carrier:
                 failed = failed or error
         if failed:
             raise failed
+        return None
 
     async def _ready(self):
         if self.line is None:
@@ -217,6 +173,7 @@ class Carrier:
             self.console = Console(self.profile, self.options["user"], password, enable, self.terminal, self.idle)
             self.line = await self.connect()
             self.trouble, self._out, self.counted, self._stood = None, b"", [0, 0], False
+            self._sessions = self._sessions[0] + 1, self._sessions[1]
             self.console.start(compat.monotonic())
             current().reader(self.line.file, self._readable)
             if not self.terminal:  # the console has no login to do, so see that somebody is there
@@ -236,11 +193,12 @@ class Carrier:
                 await self._news.get()
             self._news.items = []
             answer = console.outcome()
-            self._stood = True
+            self._answered()
             return answer
         except ConsoleError as error:
             if error.stage in ("refused", "word"):
-                self._stood = self._stood or error.stage == "refused"
+                if error.stage == "refused":
+                    self._answered()
                 raise PortError(self.describe(), "%s: %s" % (" ".join(words), error.reason))
             reason = await self.why(error)
             if error.stage == "time" and not self.trouble:
@@ -253,6 +211,40 @@ class Carrier:
         except BaseException:  # nobody waits for the answer any more: the next must not get it
             self._drop(None)
             raise
+
+    def _answered(self):
+        """Takes note of the session that stands; workers are told where it is not the one they know."""
+        self._stood = True
+        count, known = self._sessions
+        here = count, self.console.sessions
+        self._sessions = count, here
+        if known not in (None, here) and self._telling is None:
+            now = compat.monotonic()
+            due = now if self._told_at is None else max(now, self._told_at + APART_MS)
+            self._telling = current().at(due, self._told)
+
+    def _rest(self):
+        """Nobody speaks any more: sees that an idle line is looked at."""
+        if self._glance is not None:
+            self._glance.cancel()
+            self._glance = None
+        if self.line is not None and self.idle is not None:
+            self._glance = current().at(compat.monotonic() + self.idle, self._look)
+
+    def _look(self):
+        if not self._looking and not self._speaking:
+            self._looking = True
+            current().spawn(self._looked())
+
+    async def _looked(self):
+        """Asks for the prompt, and logs in where that has to be done."""
+        try:
+            await self.say()
+        except PortError as error:
+            log.info("%s", error)
+            self._told()
+        finally:
+            self._looking = False
 
     async def why(self, error):
         """Returns the reason of a failed dialogue, for people; ssh knows more about it."""
@@ -282,6 +274,8 @@ class Carrier:
             self.counted[1] += len([c for c in data if c > 126 or c < 32 and c not in b"\r\n\t\b\x1b\x07"])
         self.console.feed(data, compat.monotonic())
         self._flow()
+        if self.console.strange:
+            self._look()
 
     def _flow(self):
         """Sends what the console has to say, sets its alarm, and wakes whoever waits for its answer."""
@@ -323,7 +317,8 @@ class Carrier:
             self._told()
 
     def _told(self):
-        for callback in self.lost:
+        self._told_at, self._telling = compat.monotonic(), None
+        for callback in list(self.lost):
             callback()
 
     def farewell(self):
@@ -339,6 +334,7 @@ class Carrier:
         current().writer(self.line.sink, None)
         self.line.close()
         self.line = None
+        self._rest()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,6 +1,7 @@
 """How kinds of devices talk, as data: what a console has to know to log in and to understand an answer.
 
-This is no kind of port. The profile of a kind is in its own file, as PROFILE.
+This is no kind of port. The profile of a kind is in its own file, as PROFILE; "shell" is here, as no kind goes with it:
+any POSIX shell, behind which ports of the kinds ipset, iptables and nftables can be.
 """
 
 from tinyknop.errors import ConfigError
@@ -36,8 +37,23 @@ class Profile:
             setattr(self, name, value)
 
 
+SHELL = Profile(
+    newline="\n",
+    wake="\x15\n",
+    interrupt="\x03\n",
+    login=("login:",),
+    ends="#$",
+    spaced=True,
+    inside=(),
+    answers=(("press Enter to activate this console.", "\n"),),  # OpenWrt's
+    shell=True,
+)
+
+
 def profile(name, where):
     """Returns the Profile of a kind, such as "cisco-ios", for a carrier; raises ConfigError(where, ...)."""
+    if name == "shell":
+        return SHELL
     try:
         if all("a" <= c <= "z" or "0" <= c <= "9" or c == "-" for c in name):
             return __import__("tinyknop.ports." + name.replace("-", "_"), None, None, ("PROFILE",)).PROFILE

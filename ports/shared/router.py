@@ -43,13 +43,17 @@ class Port:
     families = ()  # Family of IPv4, and of IPv6 where the device has it
     names = ()  # (name, number) of ports that the device prints as names
     keeps_one = ()  # texts of entries of which the owner must have one: an empty list would let everything through
-    seconds = 10  # that a dialogue may take, and two more for each line (at worst, see console.py); a listing 20 more
+    # That a dialogue may take at least (if not as long as the carrier's timeout), and two more for each line (at worst,
+    # see console.py); a listing 20 more.
+    seconds = 1
 
     def __init__(self, name, options, carrier):
         self.name, self.carrier = name, carrier
         where = options.get("where", "port." + name)
         self.lists = [options["list"], options["list6"]]
-        for said in self.lists:
+        if not self.lists[1]:  # no IPv6 on this device
+            self.families = self.families[:1]
+        for said in self.lists[: len(self.families)]:
             plain = said.replace("$PROTO", "").replace("$PORT", "")
             if not said or len(said) > 60 or not all([c in LETTERS for c in plain]):
                 reason = 'port.%s: list = "%s": letters, digits, "_", "-", "." and $PROTO, $PORT make a name'
@@ -103,11 +107,17 @@ class Port:
     def describe(self):
         return "%s (%s %s via %s)" % (self.name, self.kind, self.lists[0], self.carrier.describe())
 
-    def _claim(self, grant, seconds):
+    def check(self, grant):
+        """Raises PortError for a grant that can never be opened here; the worker asks this first."""
         if grant.nat:
             raise PortError(self.describe(), "a router's list cannot do NAT; name a port of kind iptables or nftables")
         if ":" in grant.source and len(self.families) < 2:
-            raise PortError(self.describe(), "no IPv6 lists of a %s are known here" % self.kind)
+            raise PortError(self.describe(), "no openings for IPv6 here: list6 is empty")
+        if [proto for proto, _ in grant.openings if proto not in ("tcp", "udp")]:
+            raise PortError(self.describe(), "only tcp and udp can be opened")
+
+    def _claim(self, grant, seconds):
+        self.check(grant)
         entries = self._entries(grant)
         for entry, opening in entries:
             self.claims.setdefault(entry, {})[opening] = monotonic() + seconds * 1000
@@ -139,14 +149,17 @@ class Port:
                 lines += [self._filled(line, entry) for line in (family.add if wanted else family.remove)]
             lines += self.leave
             text = "".join([line + "\n" for line in lines[1:]])
-            await self.carrier.say(*lines[0].split(" "), text=text or None, within=self.seconds + 2 * len(lines))
+            await self.carrier.say(*lines[0].split(" "), text=text or None, within=self._within() + 2 * len(lines))
+
+    def _within(self):
+        return max(self.seconds, getattr(self.carrier, "seconds", 10))
 
     async def _listed(self):
         """Returns the entries of ours that the device has."""
         found = []
         for six, family in enumerate(self.families):
             show = family.show.replace("$LIST", self.lists[six])
-            said = await self.carrier.say(*show.split(" "), within=self.seconds + 20, keep=KEPT)
+            said = await self.carrier.say(*show.split(" "), within=self._within() + 20, keep=KEPT)
             if family.whole not in self.lines_of(said) + [""]:
                 raise PortError(self.describe(), "the answer to %s was cut short" % show)
             here, others = self._read(said, six)

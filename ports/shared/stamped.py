@@ -1,10 +1,11 @@
 """What pf and ipfw have in common: rules that say their end as `_exp_`, and are known again by it and their source.
 
-The rest of a rule those tools print in words of their own (`port = ssh`, `:default`). This is no kind of port: no I/O.
+The rest of a rule those tools print in words of their own (`port = ssh`, `:default`). This is no kind of port: the
+kinds are files beside it, each with a subclass of Port that says how the device comes to hold what the ledger wants.
 """
 
 from tinyknop import log, net
-from tinyknop.errors import ConfigError
+from tinyknop.errors import ConfigError, PortError
 
 
 class Ledger:
@@ -64,6 +65,49 @@ class Ledger:
     def settled(self):
         """Takes note that the device holds what is wanted, and nothing else of ours."""
         self.ours = set(self.wanted.items())
+
+
+class Port:
+    """Keeps the ledger; a subclass has `settle`, which makes the device hold what is wanted."""
+
+    self_timed = False
+    nats = False
+
+    def __init__(self, name, options, carrier, anywhere):
+        self.name = name
+        self.carrier = carrier
+        self.options = options
+        self.by_destination = options["destination"] == "Y"
+        self.ledger = Ledger(self.by_destination, anywhere)
+        self.fresh = True  # the device may hold what a process before us left
+        self.foreign = None  # the earliest second at which a rule of somebody else is due
+
+    @property
+    def outlives_us(self):
+        return self.carrier.outlives_us
+
+    def check(self, grant):
+        """Raises PortError for a grant that can never be opened here; the worker asks this first."""
+        try:
+            self.ledger.rules(grant)
+        except ValueError as error:
+            raise PortError(self.describe(), str(error))
+
+    async def open(self, grant, seconds):
+        """Has the grant's rules added, or written anew with a later end."""
+        self.check(grant)
+        self.ledger.enter(grant)
+        await self.settle()
+
+    async def close(self, grant):
+        """Has the grant's rules taken out of force; what is missing is closed."""
+        self.ledger.strike(grant)
+        await self.settle()
+
+    async def sync(self, live):
+        """Has the device hold these grants; a rule of ours that none explains goes, one of others at its time."""
+        self.ledger.renew(live)
+        await self.settle()
 
 
 def key(line):

@@ -7,7 +7,7 @@ from tinyknop.ports import carrier
 from tinyknop.ports.carriers import serial, ssh
 from tinyknop.ports.shared import dialogue
 
-from tinyknop import loop
+from tinyknop import console, loop
 from tinyknop.errors import ConfigError, PortError
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAILUoNEYRV0c3eXYhdDRcGFPKJDUuRGwGIOtLXMxKn3Lt"
@@ -116,6 +116,10 @@ def test_a_password_that_others_can_read_is_refused():
     refused(edge(password_env="TINYKNOP_NO_SUCH").password, "TINYKNOP_NO_SUCH", "environment")
 
 
+async def pause():
+    await loop.sleep(0.02)
+
+
 class Line:
     """A line whose other end is `answer(bytes)`; a socket wakes the poll."""
 
@@ -198,6 +202,12 @@ def test_an_answer_comes_back_and_the_session_stays():
     assert device.heard == ["true </dev/null; ", "ipset list x </dev/null; ", "ipset list x </dev/null; "]
 
 
+def test_one_command_of_many_goes_as_it_is():
+    device = Device(lambda command: (0, ""))
+    device.loop.run_until(device.carrier.say_all([("ipset", "add", "x", "192.0.2.7")]))
+    assert device.heard[1:] == ["ipset add x 192.0.2.7 </dev/null; "]
+
+
 def test_a_refusal_is_the_device_s_own_and_the_session_stays():
     device = Device(lambda command: (1, "no such set\n"))
     refused(lambda: device.say("ipset", "list", "x"), "edge", "ipset list x: no such set")
@@ -227,7 +237,9 @@ def test_a_line_that_breaks_under_a_command_is_an_error_at_once():
     told = []
     device.carrier.lost.append(lambda: told.append(1))
     refused(lambda: device.say("id"), "the session has ended")
-    assert device.say("id") == "there\n" and told == []
+    assert told == [] and device.say("id") == "there\n"
+    device.loop.run_until(pause())
+    assert told == [1]  # others who share the line know nothing of its end
 
 
 def test_a_line_that_breaks_while_nobody_speaks_is_told_and_then_one_error():
@@ -236,10 +248,6 @@ def test_a_line_that_breaks_while_nobody_speaks_is_told_and_then_one_error():
     device.carrier.lost.append(lambda: told.append(1))
     device.say("id")
     device.lines[0].come(b"")
-
-    async def pause():
-        await loop.sleep(0.02)
-
     device.loop.run_until(pause())
     assert told == [1] and device.lines[0].closed
     refused(lambda: device.say("id"), "the session has ended")
@@ -293,3 +301,109 @@ def test_no_prompt_is_explained_by_what_came():
     assert "no text" in line.advice(100, 60) and line.advice(100, 2) == ""
     refused(lambda: loop.Loop().run_until(line.say("id")), "/dev/nosuch", "plugged in")
     assert serial.line is not None
+
+
+class Console(Line):
+    """A line to a router's prompt: what is typed is repeated, and every line is answered by the prompt."""
+
+    prompt = b"edge# "
+
+    def __init__(self):
+        self.typed = []  # lines, as they came
+        Line.__init__(self, self.echo)
+
+    def echo(self, data):
+        lines = data.replace(b"\x15", b"").replace(b"\x03", b"").split(b"\r")
+        self.typed += lines[:-1]
+        return b"".join([line + b"\r\n" + self.prompt for line in lines[:-1]]) or None
+
+
+class Router:
+    """A carrier at the prompt of a router, and what it told workers; `await rest(what)` waits until that is so."""
+
+    def __init__(self, idle=30000):
+        self.loop = loop.Loop()
+        self.lines, self.told = [], []
+        self.carrier = made("serial", device="/dev/null", profile="frr", timeout="1")
+        self.carrier.idle, self.carrier.connect = idle, self.connect
+        self.carrier.lost.append(lambda: self.told.append(1))
+        self.kept = console._LISTEN, console._WAKE, console._SETTLED, console._LOGIN, dialogue.APART_MS
+        console._LISTEN, console._WAKE, console._SETTLED, console._LOGIN, dialogue.APART_MS = 20, 50, 5, 200, 40
+
+    async def connect(self):
+        self.lines.append(Console())
+        return self.lines[-1]
+
+    def run(self, coroutine):
+        try:
+            self.loop.run_until(coroutine)
+        finally:
+            console._LISTEN, console._WAKE, console._SETTLED, console._LOGIN, dialogue.APART_MS = self.kept
+
+    async def until(self, what):
+        for _ in range(500):
+            if what():
+                return
+            await loop.sleep(0.01)
+        raise AssertionError("it never came")
+
+
+def test_a_device_that_was_restarted_on_an_idle_line_is_told_of():
+    for said in (b"\r\nSystem Bootstrap, Version 15\r\nedge# ", b"\r\n\r\nPassword: "):
+        router = Router()
+
+        async def body(router=router, said=said):
+            await router.carrier.say("show", "clock")
+            assert router.told == []
+            router.lines[0].come(said)
+            await router.until(lambda: router.told)
+            await router.carrier.say("show", "clock")
+            assert router.told == [1] and len(router.lines) == 1
+            assert router.lines[0].typed.count(b"terminal length 0") == 2
+
+        router.run(body())
+
+
+def test_an_idle_line_is_asked_for_its_prompt_now_and_then():
+    router = Router(idle=30)
+
+    async def body():
+        await router.carrier.say("show", "clock")
+        typed = len(router.lines[0].typed)
+        await router.until(lambda: len(router.lines[0].typed) >= typed + 3)
+        assert router.told == [] and router.lines[0].typed[typed:] == [b""] * (len(router.lines[0].typed) - typed)
+        router.lines[0].prompt = b""  # a cut cable
+        await router.until(lambda: router.told)
+        assert router.lines[0].closed
+
+    router.run(body())
+
+
+def test_a_new_session_is_told_to_all_who_share_the_line():
+    router = Router()
+
+    async def body():
+        await router.carrier.say("show", "clock")
+        router.lines[0].prompt = b""
+        try:
+            await router.carrier.say("show", "clock")
+        except PortError:
+            pass
+        assert router.told == []
+        await router.carrier.say("show", "clock")
+        await router.until(lambda: router.told)
+        assert len(router.lines) == 2
+
+    router.run(body())
+
+
+def test_a_stopped_line_is_left_alone():
+    router = Router(idle=20)
+
+    async def body():
+        await router.carrier.say("show", "clock")
+        await router.carrier.stop()
+        await loop.sleep(0.1)
+        assert len(router.lines) == 1 and router.told == []
+
+    router.run(body())

@@ -543,3 +543,101 @@ def test_a_shell_without_a_terminal_needs_no_prompt():
     assert asked(console, Shell(b"out\n", 0, b""), "uci show", timeout=100) == "out\n"
     console.feed(b"something late\n", 50)
     assert asked(console, Shell(b"out\n", 0, b""), "uci show", timeout=100, now=90000) == "out\n"
+
+
+def test_what_comes_at_the_prompt_is_strange_but_for_the_prompt_and_the_log():
+    for said, strange in (
+        (b"\r\nR1#\r\nR1#", False),
+        (b"\r\n*Mar  1 00:01:02: %SYS-5-CONFIG_I: Configured from console\r\nR1#", False),
+        (b"\r\nUser Access Verification\r\n\r\nUsername: ", True),
+        (b"\r\nUsername: ", True),  # with no line of its own before it
+        (b"\r\nSystem Bootstrap, Version 15.4\r\nR1#", True),  # the same prompt, after a restart
+    ):
+        console, _ = ready()
+        assert not console.strange
+        console.feed(said, 1000)
+        assert console.strange == strange, said
+
+
+def test_a_restart_that_ends_at_the_same_prompt_counts_as_a_new_session():
+    console, router = ready()
+    console.feed(b"\r\nSystem Bootstrap, Version 15.4\r\nR1#", 1000)
+    assert asked(console, router, "show clock", now=2000) == "line one\nline two\n"
+    assert console.sessions == 2 and not console.strange
+    console.command("", 100000, 1000)  # an idle session: the prompt is asked for
+    console.take()
+    console.feed(b"\r\nSystem Bootstrap, Version 15.4\r\n\r\nR1#", 100010)
+    talk(console, router, 100010)
+    assert console.outcome() == "" and console.sessions == 3
+
+
+def test_an_idle_session_whose_prompt_is_still_there_is_the_same():
+    console, router = ready()
+    for now in (100000, 200000):
+        assert asked(console, router, "", now=now) == ""
+    assert console.sessions == 1 and router.lines == []
+
+
+def test_a_log_in_that_takes_its_time_to_refuse_is_not_woken():
+    """busybox' login is silent for three seconds before it says no: a key pressed meanwhile would hide its words."""
+    console = Console(ASH, user="knock", password="wrong")
+    console.start(0)
+    console.command("true", 0, 10000)
+    now = 0
+    for said, typed in ((b"vm login: ", b"knock\n"), (b"knock\r\nPassword: ", b"wrong\n")):
+        console.feed(said, now)
+        now = console.deadline + 1
+        console.tick(now)
+        assert console.take() == typed
+    console.feed(b"\r\n", now)
+    while console.deadline < now + 4000:
+        console.tick(console.deadline)
+        assert console.take() == b""
+    console.feed(b"Login incorrect\r\nvm login: ", now + 4000)
+    console.tick(console.deadline)
+    try:
+        console.outcome()
+        raise AssertionError("it was let in")
+    except ConsoleError as error:
+        assert error.stage == "login" and "Login incorrect" in error.reason
+
+
+def test_a_prompt_that_comes_letter_by_letter_is_not_strange():
+    console = Console(ASH)
+    console.start(0)
+    console.command("true", 0, 10000)
+    now = 0
+    while b"true" not in console.take():
+        now += 2000
+        console.tick(now)
+        console.feed(b"\r\nroot@OpenWrt:/# ", now)
+    console.feed(b"echo @@1; true; echo @@1:$?\r\n@@1\r\n@@1:0\r\n", now)
+    assert console.done and console.outcome() == ""
+    for letter in b"root@OpenWrt:/# ":
+        console.feed(bytes([letter]), now)
+        assert not console.strange, letter
+        now += 1
+    console.feed(b"\x1b[6n", now)
+    assert not console.strange
+    console.feed(b"\r\nOpen", now)
+    assert console.strange
+
+
+def test_a_command_that_follows_at_once_does_not_wait_for_the_prompt_of_a_shell():
+    console = Console(ASH)
+    console.start(0)
+    console.command("true", 0, 10000)
+    now = 0
+    while b"true" not in console.take():
+        now += 2000
+        console.tick(now)
+        console.feed(b"\r\nroot@OpenWrt:/# ", now)
+    console.feed(b"echo @@1; true; echo @@1:$?\r\n@@1\r\n@@1:0\r\nroot@Op", now)
+    console.command("id", now, 10000)
+    assert console.take() == b"echo @@2; id; echo @@2:$?\n" and console.sessions == 1
+
+
+def test_the_role_that_junos_says_before_its_prompt_is_not_strange():
+    console, _ = ready()
+    console.feed(b"\r\n\r\n{master:0}\r\nR1#", 1000)
+    assert not console.strange

@@ -332,3 +332,14 @@ def test_stop_with_flush_deletes_the_active_set_only():
     fw.news()
     drive(port.stop(True))
     assert fw.news() == []
+
+
+def test_what_can_never_be_opened_is_known_before_it_is_tried():
+    port, _ = started()
+    nat = grant(nat=Nat(False, "10.0.0.5", 22, None, False, True))
+    for one, said in ((grant(), None), (grant(source="2001:db8::7"), None), (nat, "NAT")):
+        try:
+            reason = port.check(one)
+        except PortError as error:
+            reason = error.reason
+        assert reason is None if said is None else said in reason

@@ -241,6 +241,47 @@ def test_nat_is_refused_and_neither_closed_nor_kept():
         assert tape.lines == [], kind
 
 
+def test_a_slow_device_gets_the_time_that_its_carrier_says():
+    for kind, seconds in (("frr", 30), ("vyos", 120)):  # a commit takes its time anyhow
+        port, tape = made(kind, ("show running-config", "end\n"))
+        say, given = tape.say, []
+        tape.seconds = 30
+
+        async def heard(*words, within, say=say, given=given, **more):
+            given.append(within)
+            return await say(*words, **more)
+
+        tape.say = heard
+        drive(port.open(grant(), 30))
+        assert given == [seconds + 2 * len(tape.lines)], kind
+        drive(port.sync([]))
+        assert given[1] == seconds + 20 and len(tape.lines) > 2
+
+
+def test_what_can_never_be_opened_is_known_before_it_is_tried():
+    nat = Nat(False, "192.168.1.2", 22, None, False, True)
+    for kind in KINDS:
+        port, tape = made(kind)
+        for good in (grant(), grant(source="2001:db8::7"), grant(openings=(SSH, DNS))):
+            assert port.check(good) is None
+        refused(PortError, lambda port=port: port.check(grant(nat=nat)), "NAT")
+        refused(PortError, lambda port=port: port.check(grant(openings=(("icmp", 8),))), "only tcp and udp")
+        port, tape = made(kind, list6="")
+        refused(PortError, lambda port=port: port.check(grant(source="2001:db8::7")), "list6 is empty")
+        refused(PortError, lambda port=port: drive(port.open(grant(source="2001:db8::7"), 30)), "list6 is empty")
+        drive(port.close(grant(source="2001:db8::7")))
+        assert tape.lines == [], kind
+    port, _ = made("generic", open="o $SRC", close="c $SRC")
+    assert port.check(grant()) is None
+    refused(PortError, lambda: port.check(grant(nat=nat)), "NAT")
+
+
+def test_a_device_without_ipv6_is_asked_about_none():
+    listing = (("show ip access-lists", "    10 permit tcp any any established\n"),)
+    lines = said("cisco-ios", lambda port: port.sync([(grant(2, "2001:db8::7"), 30)]), *listing, list6="")
+    assert lines == ["show ip access-lists KNOCK"]
+
+
 def test_what_cannot_be_meant_is_refused_where_it_stands():
     for kind, options, word in (
         ("frr", {"list": ""}, "list"),
@@ -264,8 +305,9 @@ def test_a_carrier_that_talks_to_another_kind_of_device_is_refused():
 
 
 def test_profiles_are_found_by_name_and_by_no_other_path():
-    for kind in KINDS + ("generic",):
+    for kind in KINDS + ("generic", "shell"):
         assert isinstance(profile.profile(kind, "t.toml:3"), profile.Profile)
+    assert profile.profile("shell", "t.toml:3").shell
     for name in ("", "nothing", "iptables", "../x", "carriers", "cisco_ios", "os.path"):
         refused(ConfigError, lambda name=name: profile.profile(name, "t.toml:3"), "no such profile")
 

@@ -101,11 +101,13 @@ class Cable:
             time.sleep(len(data) * 10 / self.baud)
         if self.trip is not None:
             left, call = self.trip
-            self.trip = (left - len(data), call) if left > len(data) else None
-            if self.trip is None:
+            if left > len(data):
+                self.trip = (left - len(data), call)
+            else:
                 self.pass_on(data[:left], from_daemon)
                 data = data[left:]
                 call()
+                self.trip = None
         self.pass_on(data, from_daemon)
 
     def pass_on(self, data, from_daemon):
@@ -121,6 +123,13 @@ class Cable:
         for piece in self.mangle(data) if self.mangle else [data]:
             if self.near is not None:
                 os.write(self.near, piece)
+
+    def wait_sent(self, text, within=30):
+        """Waits until the daemon has said something: a knock that ends before it has logged in opens nothing."""
+        deadline = time.monotonic() + within
+        while text not in self.sent:
+            assert time.monotonic() < deadline, bytes(self.sent)
+            time.sleep(0.02)
 
     def stop(self):
         """Ends the program and the thread."""
@@ -147,6 +156,13 @@ def garbage(data):
     return [data[:at] + bytes(random.randrange(256) for _ in range(random.randint(1, 12))) + data[at:]]
 
 
+def late(data):
+    """Splits bytes anywhere and hands each piece over late; one in a hundred comes when nobody waits any more."""
+    for piece in pieces(data):
+        time.sleep(random.choice((0, 0, 0.001, 0.01)) if random.randrange(100) else 2.5)
+        yield piece
+
+
 class Wire:
     """A TCP relay in a namespace: `delay` seconds each way, and it can be cut. `port` is where to connect."""
 
@@ -157,6 +173,7 @@ class Wire:
         self.listener.listen(16)
         self.port = self.listener.getsockname()[1]
         self.pairs = []
+        self.trip = None  # as a Cable's; what then happens does so before these bytes are passed on
         self.deaf = False  # takes connections and bytes, and forwards none: a dead device behind a living network
         network.listeners.append(self.listener)
         threading.Thread(target=self.accept, daemon=True).start()
@@ -190,6 +207,12 @@ class Wire:
                     time.sleep(self.delay)
                 while self.deaf:
                     time.sleep(0.02)
+                if self.trip is not None:
+                    left, call = self.trip
+                    self.trip = (left - len(data), call) if left > len(data) else None
+                    if self.trip is None:
+                        other.sendall(data[:left])
+                        call()
                 other.sendall(data)
         with contextlib.suppress(OSError):
             other.shutdown(socket.SHUT_RDWR)

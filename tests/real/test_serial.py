@@ -14,6 +14,7 @@ from tests.real import cables, peers
 from tests.real.cables import Cable, via
 from tinyknop import log
 from tinyknop.errors import PortError
+from tinyknop.host import cli
 from tinyknop.loop import Loop
 
 SILENT = ["/bin/sh", "-c", "stty raw -echo; exec sleep 1000"]
@@ -63,6 +64,7 @@ def test_a_knock_opens_behind_a_line_of_9600_baud(guarded):
     need("busybox", "ipset")
     cable = Cable(guarded, cables.ash(guarded.server), 9600)
     daemon = peers.serve(guarded, kind="ipset", options=options_of(cable, 9600))
+    cable.wait_sent(b"ipset list %s6 <" % peers.SET.encode())
     assert not guarded.can_connect()
     peers.knock(guarded)
     assert guarded.wait_connect(True) is not None
@@ -212,37 +214,50 @@ profile = "openwrt"
 SECRETS = ("s3cret-of-knock", "en4ble-of-edge")
 
 
-def show(network, config, *words):
-    """Runs `tinyknop console` in the server's namespace; returns what it prints."""
-    argv = [*peers.PYTHON, "-m", "tinyknop", "console", *words, "-c", config]
-    return network.at(network.server, "env", "PYTHONPATH=" + peers.ROOT, *argv, check=False)
+class Shown:
+    """Runs `tinyknop console`, with a device that is quick to answer; returns what it prints."""
+
+    def __init__(self, config, capsys):
+        self.config, self.capsys = config, capsys
+
+    def __call__(self, *words):
+        cli.main(["tinyknop", "console", *words, "-c", self.config])
+        return "".join(self.capsys.readouterr())
 
 
-def test_the_console_command_shows_what_passes_but_no_secret(network, cable):
+@pytest.fixture
+def quick(monkeypatch):
+    """A console that waits for no boot loader, nor for a slow log-in."""
+    for name, value in (("_LISTEN", 200), ("_WAKE", 400), ("_REFUSAL", 600)):
+        monkeypatch.setattr("tinyknop.console." + name, value)
+
+
+def test_the_console_command_shows_what_passes_but_no_secret(network, cable, quick, capsys):
     program = peers.write(network.dir + "/router.py", ROUTER % SECRETS)
     edge = Cable(network, [*peers.PYTHON, program], name="edge")
     files = [peers.write("%s/%d.secret" % (network.dir, at), text + "\n") for at, text in enumerate(SECRETS)]
     config = peers.write(network.dir + "/t.toml", TABLES % (edge.device, *files, cable.device))
-    said = show(network, config, "edge")
+    show = Shown(config, capsys)
+    said = show("edge")
     assert "> knock" in said and "> ***" in said and "< edge#" in said and "logged in after" in said
     assert not any(secret in said for secret in SECRETS)
     assert all(secret.encode() in edge.sent for secret in SECRETS)
     peers.write(files[0], "wrong-" + SECRETS[0] + "\n")
     edge.boot()
-    said = show(network, config, "edge")
+    said = show("edge")
     assert "logged in" not in said and not any(secret in said for secret in SECRETS)
     assert said.strip().splitlines()[-1].startswith("edge (")
     entry = "192.0.2.7,tcp:%d" % 22
-    said = show(network, config, "sets", "--open", "192.0.2.7", "tcp/22")
+    said = show("sets", "--open", "192.0.2.7", "tcp/22")
     assert "opened: 192.0.2.7 tcp/22" in said and "the device ends it after 60 s" in said
     assert entry in peers.elements(network)
-    assert "closed: 192.0.2.7 tcp/22" in show(network, config, "sets", "--close", "192.0.2.7", "tcp/22")
+    assert "closed: 192.0.2.7 tcp/22" in show("sets", "--close", "192.0.2.7", "tcp/22")
     assert entry not in peers.elements(network)
-    assert "it has: edge, line, sets" in show(network, config, "nosuch")
-    assert "name a port" in show(network, config, "edge", "--open", "192.0.2.7", "tcp/22")
+    assert "it has: edge, line, sets" in show("nosuch")
+    assert "name a port" in show("edge", "--open", "192.0.2.7", "tcp/22")
 
 
-def test_a_log_in_says_no_secret_anywhere(network, monkeypatch):
+def test_a_log_in_says_no_secret_anywhere(network, monkeypatch, quick):
     said = []
     monkeypatch.setattr(log, "threshold", 0)
     monkeypatch.setattr(log, "sink", lambda level, text: said.append(text))
