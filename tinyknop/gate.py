@@ -7,7 +7,7 @@ and before anything is decrypted. A failed check moves on to the next stanza; th
 from binascii import a2b_base64
 from collections import namedtuple
 
-from . import crypto, net, spa, web
+from . import crypto, net, spa
 from .compat import only_in
 from .errors import Rejected
 from .hints import PLACE, Hints
@@ -80,6 +80,9 @@ class _Family:
                 short = [(one, one.stanzas) for one in self.groups if one.keys.key is not None]
                 self.fixed = ((short, _GPG), ([(one, one.stanzas) for one in self.groups if one.gpg], _RIJNDAEL))
 
+        # The length of its HMAC where nothing but that decides about short packets.
+        self.plain = self.mac_length if self.mac and self.fixed and self.fixed[False][0] else None
+
     def networks(self):
         """Returns the networks that packets for this family come from, or None where they may come from anywhere."""
         found = []
@@ -92,6 +95,8 @@ class _Family:
 
     def usable(self, datagram, now, long, hinted):
         """Returns ([(group, the stanzas of it that a datagram may be for)], what refuses it where there are none)."""
+        if self.fixed is not None and not hinted:
+            return self.fixed[long]
         found, refused = [], _SOURCE
         for group in self.groups:
             stanzas = []
@@ -190,6 +195,11 @@ class Gate:
 
     def __init__(self, stanzas, settings):
         self.settings = settings
+        self._web = None
+        if settings.http:
+            from . import web  # few take requests, and a board has little memory
+
+            self._web = web
         families = _families(stanzas)
         self._anywhere, self._near = [], None
         self._demanding = False  # some are in the table of hints alone
@@ -217,6 +227,10 @@ class Gate:
         if self._looks:
             self.hints.advance(now)
 
+    def words(self, now):
+        """Returns `Hints.words`, () where no stanza has hints; see `only_hinted` whether other packets are junk."""
+        return self.hints.words(now) if self.hints else ()
+
     def judge(self, datagram, now, seen, opened=None):
         """Returns the Decision on a Datagram at the wall-clock second `now`.
 
@@ -229,9 +243,9 @@ class Gate:
         if not SHORTEST <= length <= LONGEST:
             return _SIZE
         forwarded = None
-        if self.settings.http and web.is_request(payload):
+        if self._web is not None and self._web.is_request(payload):
             try:
-                payload, forwarded = web.decode(payload, datagram.source, self.settings)
+                payload, forwarded = self._web.decode(payload, datagram.source, self.settings)
             except Rejected as error:
                 return _refused(error.stage, error.reason)
             datagram = Datagram(payload, datagram[1], datagram[2], datagram[3], datagram[4], datagram[5])
@@ -249,40 +263,45 @@ class Gate:
                 return _HINT
         if not only_in(payload, BASE64):
             return _CHARSET
-        return self._search(datagram, hits, forwarded, now, seen, opened)
+        return self._search(datagram, hits, forwarded, now, seen, [] if opened is None else opened)
+
+    def _lists_for(self, datagram, hits):
+        """Returns the lists of families to try, those hinted at first."""
+        lists = self._lists if self._near is None else self._near.lists(datagram.source) + [self._anywhere]
+        return [hits] + list(lists) if hits else lists
 
     def _search(self, datagram, hits, forwarded, now, seen, opened):
         """Returns the Decision of the first stanza that has one other than a refusal, those hinted at first."""
         payload, length = datagram[0], len(datagram[0])
         long = length >= GPG_LENGTH
-        lists = self._lists if self._near is None else self._near.lists(datagram.source) + [self._anywhere]
-        if hits:
-            lists = [hits] + list(lists)
         refused = _HINT if self._demanding and not hits else _SOURCE
         missed = matched = False
         tail, text, wanted, equal = -1, b"", b"", crypto.equal
-        for families in lists:
+        for families in self._lists_for(datagram, hits):
             hinted = families is hits
+            plain = -1 if hinted or long else tail
             for family in families:
-                if hinted or family.fixed is None:
-                    usable, why = family.usable(datagram, now, long, hinted)
-                else:
-                    usable, why = family.fixed[long]
+                # The work of every bogus packet and family: one HMAC, one comparison in constant time.
+                holds = family.plain == plain
+                if holds and not equal(family.mac(text), wanted):
+                    missed = True
+                    continue
+                usable, why = family.usable(datagram, now, long, hinted)
                 if not usable:
                     refused = _later(refused, why)
                     continue
-                # The work of every bogus packet and family: one HMAC, one comparison in constant time.
                 if family.mac_length != tail:
                     tail = family.mac_length
+                    plain = -1 if hinted or long else tail
                     text = (GPG_PREFIX if long else PREFIX) + payload[: length - tail]
                     wanted = a2b_base64(payload[length - tail :] + family.padding)
                 if family.mac is not None:
                     # A second spelling of the HMAC would have another digest, and be no replay.
-                    if matched or not equal(family.mac(text), wanted) or to_base64(wanted) != payload[length - tail :]:
+                    holds = holds or equal(family.mac(text), wanted)
+                    if matched or not holds or to_base64(wanted) != payload[length - tail :]:
                         missed = True
                         continue
                     matched = True  # no other HMAC can hold as well, but stanzas without one may still grant
-                opened = [] if opened is None else opened
                 decision = self._read(usable, text, datagram, forwarded, now, seen, opened)
                 if decision.stage in (None, "replay"):
                     if not hinted:

@@ -13,7 +13,7 @@ REACH = 2  # slots before and after the present one
 MAX_AGE = REACH * SLOT  # seconds; the hint of an older packet is not in the table
 PLACE = 6  # where in a datagram the hint's four characters begin: three bytes are one whole group of base64
 
-MOST_WORDS = 3500  # hints for which `program` stays below the kernel's 4,096 instructions, with room for others
+MOST_WORDS = 3400  # hints for which `program` stays below the kernel's 4,096 instructions, with room for others
 _LD_W_X, _JA, _JEQ, _JGE, _RET = 0x40, 0x05, 0x15, 0x35, 0x06  # classic BPF
 _LEAF = 32  # words that are compared one by one at the end of the search: fewer would cost more instructions
 
@@ -55,13 +55,17 @@ class Hints:
         self.since, self.until = slot * SLOT, slot * SLOT + SLOT
 
     def words(self, now):
-        """Returns the hints that packets may carry at `now` as sorted numbers of 32 bits, as BPF loads them.
+        """Returns the hints that packets may carry at `now` and in all of the next slot; none if they are too many.
 
-        Taken anew at any time in the next slot, they lose no packet of a clock that is right to a minute.
+        They are sorted numbers of 32 bits, as BPF loads them. Renewed at any time in the next slot they lose nobody.
         """
+        slots = range(now // SLOT - REACH, now // SLOT + REACH + 2)
+        if len(self._owners) * len(slots) > MOST_WORDS:
+            return ()
         self.advance(now)
+        self._make(slots[-1], len(self._owners))
         found = set()
-        for slot in range(now // SLOT - REACH, now // SLOT + REACH + 1):
+        for slot in slots:
             found.update([int.from_bytes(text, "big") for text in self._made[slot]])
         return sorted(found)
 
@@ -86,18 +90,21 @@ class Hints:
             del self._made[slot]
 
 
-def program(words, keep):
-    """Returns a BPF program that keeps `keep` bytes of a packet with one of some sorted words, and drops all others.
+def program(words, found, start=0):
+    """Returns a BPF program that returns `found` for a packet with one of some sorted words; else it goes on behind.
 
-    A list as `filters.assemble` makes it; X is where the UDP header begins.
+    A list as `filters.assemble` makes it; X is where the UDP header begins, counted from `start`.
     """
-    return [(_LD_W_X, 0, 0, 8 + PLACE)] + _search(words, keep)
+    return [(_LD_W_X, 0, 0, start + 8 + PLACE)] + _search(words, found, 0)
 
 
-def _search(words, keep):
+def _search(words, found, behind):
+    """`behind`: how many instructions follow this part of the search."""
     count = len(words)
     if count <= _LEAF:
-        return [(_JEQ, count - i, 0, words[i]) for i in range(count)] + [(_RET, 0, 0, 0), (_RET, 0, 0, keep)]
-    low, high = _search(words[: count // 2], keep), _search(words[count // 2 :], keep)
+        compare = [(_JEQ, count - i, 0, words[i]) for i in range(count)]
+        return compare + [(_JA, 0, 0, 1 + behind), (_RET, 0, 0, found)]
+    high = _search(words[count // 2 :], found, behind)
+    low = _search(words[: count // 2], found, behind + len(high))
     # A conditional jump reaches 255 lines, too few for what may lie between: it only chooses whether to jump far.
     return [(_JGE, 0, 1, words[count // 2]), (_JA, 0, 0, len(low))] + low + high

@@ -49,7 +49,40 @@ def test_program_sends_listed_sources_and_only_them_to_the_penalty_queue():
 
 def test_longest_program_is_one_that_the_kernel_takes():
     keys = [fair.key(from4(number), FACTORS) for number in range(fair.MOST)]
-    assert len(fair.spread(keys, fair.QUEUES, FACTORS)) < 4096
+    words = list(range(fair.PREFERRED))
+    assert len(fair.hinted(words, 16) + fair.spread(keys, fair.QUEUES, FACTORS)) < 4096
+
+
+def test_packets_with_a_hint_have_a_queue_of_their_own():
+    words = [int.from_bytes(b"%04d" % number, "big") for number in range(0, 1000, 7)]
+    program = fair.hinted(words, 16) + fair.spread([], 16, FACTORS)
+    for frame in (lambda data: v4(data), lambda data: v4(data, options=bytes(8)), v6):
+        for number in range(0, 1000, 5):
+            queue = execute(program, frame(b"123456%04d" % number + b"x" * 200))
+            assert (queue == 16) == (number % 7 == 0)
+            assert 0 < queue <= 16
+
+
+def test_a_flood_gives_hints_their_queue_until_somebody_misuses_them():
+    world = World()
+    number = int.from_bytes(b"hint", "big")
+    knock = v4(b"123456hint" + b"x" * 200)
+    assert execute(world.programs[-1], knock) < 16
+    world.fence.prefer([number])
+    assert execute(world.programs[-1], knock) == 16
+    world.flood(knock[12:16], fair.MANY + 1)
+    ticks(world, 100)
+    assert world.queue(knock[12:16]) == 0 and execute(world.programs[-1], knock) == 16  # the source may be forged
+    _, heard, listed = world.fence.turn(world.made[-1])
+    assert listed == ()
+    for _ in range(fair.MANY + 1):
+        heard(from4(9))
+    ticks(world, 200)
+    assert execute(world.programs[-1], knock) == 0 and world.queue(from4(9)) > 0
+    world.fence.prefer([number])
+    assert execute(world.programs[-1], knock) == 16
+    world.fence.prefer(list(range(fair.PREFERRED + 1)))
+    assert execute(world.programs[-1], knock) == 0
 
 
 def test_what_is_no_ip_packet_is_nobodys():
@@ -127,7 +160,7 @@ def test_flood_opens_the_other_queues_once():
     assert len(world.programs) == 1
     world.fence.full(world.first, fair.SHARE)
     assert len(world.made) == fair.QUEUES - 1
-    assert world.fence.turn(world.first)[0] == fair.SHARE
+    assert [world.fence.turn(sock)[0] for sock in (world.first, world.made[0])] == [fair.PENALTY_SHARE, fair.SHARE]
     assert world.queue(from4(1)) > 0
 
 

@@ -2,6 +2,7 @@
 
 import struct
 
+from tinyknop import hints
 from tinyknop.capture import filters, ip
 
 PORT = 62201
@@ -38,8 +39,9 @@ def execute(program, data, pkttype=0):
         elif code == filters.LD_B and k == filters.PKTTYPE:
             a = pkttype
         else:
-            size = {filters.LD_W: 4, filters.LD_H: 2, filters.LD_H_X: 2}.get(code, 1)
-            at = k - filters.NET if k >= filters.NET else k + (x if code in (filters.LD_H_X, filters.LD_B_X) else 0)
+            size = {filters.LD_W: 4, 0x40: 4, filters.LD_H: 2, filters.LD_H_X: 2}.get(code, 1)
+            at = k - filters.NET if k >= filters.NET else k
+            at += x if code in (0x40, filters.LD_H_X, filters.LD_B_X) else 0
             if at + size > len(data):
                 return 0
             if code == filters.LDX_IHL:
@@ -119,6 +121,22 @@ def test_filter_of_a_udp_socket_judges_alike_from_the_udp_header_on():
         assert (execute(program, v4(b"A" * size)[20:]) > 0) == kept
     assert execute(program, v4(b"GET " + PAYLOAD)[20:]) == 0
     assert execute(program, v4(b"A+/9" + PAYLOAD)[20:]) > 0
+
+
+def test_what_the_filter_keeps_is_decided_by_what_comes_behind():
+    word = int.from_bytes(b"hint", "big")
+    then = [(0x40, 0, 0, 8 + 6), (filters.JEQ, 0, 1, word), (filters.RET, 0, 0, 5), (filters.RET, 0, 0, 0)]
+    hinted = b"123456hint" + PAYLOAD
+    for program, packets in ((filters.knock(PORT, then), (v4, v6)), (filters.payload(then), (lambda p: v4(p)[20:],))):
+        for packet in packets:
+            assert [execute(program, packet(one)) for one in (hinted, PAYLOAD, b"GET 56hint" + PAYLOAD)] == [5, 0, 0]
+        assert execute(program, packets[0](b"123456hint")) == 0
+    assert execute(filters.knock(PORT, then), v4(hinted, options=bytes(12))) == 5
+
+
+def test_longest_list_of_hints_fits_behind_the_filter():
+    then = hints.program(list(range(hints.MOST_WORDS)), filters.SNAP) + [(filters.RET, 0, 0, 0)]
+    assert len(filters.inbound(filters.knock(PORT, then))) <= 4096
 
 
 def test_search_finds_every_value_and_no_other():

@@ -104,9 +104,35 @@ def test_owners_with_the_same_hint_are_found_together_and_forgotten_apart():
 def test_words_are_sorted_numbers_as_the_kernel_loads_them():
     made = table(3)
     words = made.words(NOW)
-    assert words == sorted(words) and len(words) == 15
-    assert words == sorted([int.from_bytes(word(n, s), "big") for n, s in every(range(SLOT - 2, SLOT + 3), 3)])
+    assert words == sorted(words) and len(words) == 18
+    assert words == sorted([int.from_bytes(word(n, s), "big") for n, s in every(range(SLOT - 2, SLOT + 4), 3)])
     assert made.words(NOW + 60) == table(3).words(NOW + 60)
+
+
+def test_words_of_a_slot_do_for_the_next_one_too():
+    made = table(200)
+    words = made.words(SLOT * 60)
+    for second in (0, 59, 60, 119):
+        slot = SLOT + second // 60
+        for number in (0, 199):
+            for near in range(slot - 2, slot + 3):
+                assert int.from_bytes(word(number, near), "big") in words
+
+
+def test_more_words_than_fit_into_a_filter_are_none():
+    most = MOST_WORDS // 6
+    assert len(table(most).words(NOW)) > 6 * most - 20
+    assert table(most + 1).words(NOW) == ()
+
+
+def test_the_gate_tells_the_words_and_whether_they_are_required():
+    gate = Gate([stanza(1, DEMAND), stanza(2, DEMAND)], Settings())
+    assert len(gate.words(NOW)) == 12 and gate.only_hinted
+    for gate in (Gate([stanza(1, DEMAND), stanza(2)], Settings()), Gate([stanza(1)], Settings())):
+        assert gate.words(NOW) and not gate.only_hinted
+    gpg = stanza(1)
+    gpg.keys = Keys(b"key", None)
+    assert Gate([gpg], Settings()).words(NOW) == ()
 
 
 def run(code, data, x):
@@ -128,7 +154,7 @@ def run(code, data, x):
 def test_the_program_keeps_what_has_a_hint_and_drops_the_rest():
     for count in (0, 1, 2, 32, 33, 64, 65, 1000, MOST_WORDS):
         words = [i * 1000003 + 7 for i in range(count)]
-        code = program(words, 1568)
+        code = program(words, 1568) + [(0x06, 0, 0, 0)]
         assert len(code) <= 4050 and all([line[1] < 256 and line[2] < 256 for line in code]), count
         for number in words[:: max(1, count // 50)] if count < 3 else (words[0], words[count // 2], words[-1]):
             data = bytes(20) + bytes(8) + b"8abcde" + number.to_bytes(4, "big") + b"rest"

@@ -161,7 +161,7 @@ def test_burst_of_true_knocks_is_no_flood(watch):
     for _ in range(300):
         here.network.send(KNOCK)
     assert here.turn(lambda: len(here.seen) == 300)
-    assert here.capture._fence is None
+    assert here.capture.fence is None
 
 
 @pytest.mark.parametrize("options", [{"interface": "eth0"}, {"interface": "any"}, {"kind": "udp"}])
@@ -178,10 +178,10 @@ def test_flood_gives_each_source_its_queue_until_it_is_over(watch, monkeypatch, 
     here.turn(lambda: False, 0.15)
     del here.seen[:]
     here.flood(60)
-    assert here.turn(lambda: packed(net.CLIENT) in here.capture._fence.listed)
+    assert here.turn(lambda: packed(net.CLIENT) in here.capture.fence.listed)
     here.network.send(KNOCK)  # from one who is listed: read all the same
     assert here.turn(lambda: len(here.seen) == 1)
-    assert here.turn(lambda: not here.capture._fence.flooded)
+    assert here.turn(lambda: not here.capture.fence.flooded)
     here.network.send(KNOCK)
     assert here.turn(lambda: len(here.seen) == 2)
     assert ("flooded" in lines[0], "over" in lines[1], len(lines)) == (True, True, 2)
@@ -216,7 +216,7 @@ def test_error_that_an_idle_queue_could_not_tell_means_nothing_later(watch, monk
     monkeypatch.setattr(fair, "CALM_MS", 100)
     here = watch(interface="eth0")
     here.flood()
-    assert here.turn(lambda: not here.capture._fence.flooded)
+    assert here.turn(lambda: not here.capture.fence.flooded)
     here.ip("link", "set", "eth0", "down")
     here.turn(lambda: False, 0.5)
     here.ip("link", "set", "eth0", "up")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import socket
 import time
 import traceback
@@ -15,11 +16,12 @@ from tests.real import net
 from tests.real.floods import Flood
 from tinyknop import Keys, Packet, seal
 from tinyknop.capture import fair, make
-from tinyknop.compat import wall
+from tinyknop.compat import monotonic, wall
 from tinyknop.gate import Gate
 from tinyknop.loop import Loop
 
 KEYS = Keys(b"an encryption key", b"an hmac key")
+KNOCKS = 20
 PERIOD = 0.05  # seconds between two true knocks
 # Seconds that a bogus packet takes: as with some forty stanzas, so there is a flood even where others slow the flooder.
 SLOW, FAST = 0.0002, 0.00001
@@ -40,8 +42,9 @@ def network():
 class Receiver:
     """A capture with the gate behind it, in a process in the server's namespace; tells what it granted, and when."""
 
-    def __init__(self, network, slow, queues, options):
+    def __init__(self, network, slow, queues, options, sources):
         ends, ready = os.pipe(), os.pipe()
+        self.ready, self.sources = ready[0], sources
         self.stopped = os.pipe()
         self.report = ends[0]
         self.pid = os.fork()
@@ -60,7 +63,11 @@ class Receiver:
                 os._exit(code)
         os.close(ends[1])
         os.close(ready[1])
-        assert os.read(ready[0], 1) == b"!"
+        assert self.happened(b"!")
+
+    def happened(self, what, within=15):
+        """Waits for what the process tells: "!" it hears, "L" all who flood are listed, "G" all knocks are granted."""
+        return bool(select.select([self.ready], [], [], within)[0]) and os.read(self.ready, 1) == what
 
     def run(self, options, ready, out):
         loop, granted, gate, seen = Loop(), {}, Gate([Stanza(keys=KEYS)], GateSettings), Seen()
@@ -73,12 +80,26 @@ class Receiver:
             granted[decision.packet.username] = time.monotonic()
             return True
 
+        memory, told, calm = [], [], []
+
+        def look():
+            memory.append(rss_kb())
+            loop.at(monotonic() + 100, look)
+            fence = capture.fence
+            calm.append(bool(fence) and len(fence.listed) >= self.sources and not fence._busy)
+            if not told and calm[-3:] == [True] * 3:  # what they sent before they were listed has been read
+                told.append(os.write(ready, b"L"))
+            if len(told) == 1 and len(granted) == KNOCKS:
+                told.append(os.write(ready, b"G"))
+
         capture = make(options, sink)
         capture.start(loop)
+        look()
         loop.reader(self.stopped[0], loop.stop)
         os.write(ready, b"!")
         loop.run()
-        report = {"granted": granted, "listed": len(capture._fence.listed), "received": capture.received}
+        report = {"granted": granted, "listed": len(capture.fence.listed), "received": capture.received}
+        report["memory"] = memory
         os.write(out, json.dumps(report).encode())
 
     def result(self):
@@ -94,23 +115,30 @@ class Receiver:
         return json.loads(text)
 
 
+def rss_kb():
+    """Returns the resident memory of this process."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
 def under_flood(network, sources, family=4, slow=SLOW, queues=fair.QUEUES, **options):
-    """Returns (how many true knocks of how many were granted, the report) from the second second of a flood on."""
-    receiver = Receiver(network, slow, queues, options)
+    """Returns (how many true knocks of how many were granted, the report) under a flood whose sources are listed."""
+    receiver = Receiver(network, slow, queues, options, sources)
     knocks = [
         seal(Packet(message="192.0.2.7,tcp/22", username="u%d" % number, timestamp=wall()), KEYS)
-        for number in range(20)
+        for number in range(KNOCKS)
     ]
     address = (net.SERVER6 if family == 6 else net.SERVER, 62201)
     kind = socket.AF_INET6 if family == 6 else socket.AF_INET
     with network.new_socket(network.client, kind, socket.SOCK_DGRAM) as sender:
-        flood = Flood(network, sources, 1.2 + PERIOD * len(knocks), family)
-        time.sleep(1)
+        flood = Flood(network, sources, 60, family)
+        assert receiver.happened(b"L")
         for data in knocks:
             sender.sendto(data, address)
             time.sleep(PERIOD)
+        receiver.happened(b"G", 2)
         report = receiver.result()
-        flood.rate()
+        flood.stop()
     return len(report["granted"]), len(knocks), report
 
 
@@ -133,3 +161,12 @@ def test_knocks_are_read_under_a_flood_from_some_sources(network, sources, famil
     granted, sent, report = under_flood(network, sources, family, slow, **options)
     assert granted >= sent * 0.95, report
     assert 0 < report["listed"] <= sources
+
+
+def test_memory_is_bounded_under_a_flood_from_everywhere(network):
+    _, _, report = under_flood(network, 0, slow=FAST, interface="eth0")
+    memory = report["memory"]
+    assert report["received"] > 2000 and len(memory) > 10
+    calm, early, late = memory[0], max(memory[:-8]), memory[-1]
+    assert late - calm < 4096, memory  # the queues' programs and 4,096 sources that are counted
+    assert late - early < 1024, memory

@@ -8,8 +8,12 @@ that still tidies up.
 
 import socket
 
-from tinyknop import log
+from tinyknop import hints, log
+from tinyknop.capture import filters
 from tinyknop.errors import ConfigError
+
+_COMPARES = "packets without a hint of a stanza end in the kernel"
+_NO_ROOM = "no room in the kernel for so many hints: they are compared here"
 
 QUOTA = 64  # datagrams a wake-up: at 4 microseconds each, a flood delays a timer by a quarter of a millisecond
 
@@ -30,8 +34,54 @@ def make(options, sink):
             listed = ", ".join(sorted(module.OPTIONS))
             raise ConfigError(where, "capture: %s: no such option of %s (it has: %s)" % (option, kind, listed))
     made = module.Capture(options, sink)
-    made.options = options
+    made.options, made.compares, made.words = options, None, ()
     return made
+
+
+def compare(one, words, required):
+    """Has the kernel compare hints (`Hints.words`): where they are `required`, what has none of them is dropped there.
+
+    Else, under a flood, what has one gets a queue of its own. Where there is no comparison - another kind of capture, a
+    filter of the owner's own, no room - the gate refuses what it must. What that changes is logged.
+    """
+    plain = one.sifted() if hasattr(one, "sifted") else None
+    if plain is None:
+        return
+    one.words = () if required else words
+    if one.fence:
+        one.fence.prefer(one.words)
+    if not required and one.compares is None:
+        return
+    state = (_COMPARES if words else _NO_ROOM) if required else None
+    try:
+        program = hints.program(words, filters.SNAP) + [(filters.RET, 0, 0, 0)]
+        _renew(one, one.sifted(program) if state == _COMPARES else plain, plain)
+    except (OSError, ImportError):  # ImportError: a board
+        state = _NO_ROOM
+    if state != one.compares:
+        log.info("%s: %s", one.describe(), state or "the kernel compares no hints any more")
+    one.compares = state
+
+
+def _renew(one, program, plain):
+    """Puts a program on a capture's sockets in place of theirs, none of which is ever without: no packet is lost.
+
+    Raises OSError where this kernel has no room for it; then all have the short program `plain`.
+    """
+    sockets = one.sockets + (one.fence.others() if one.fence else [])
+    one.program = program
+    try:
+        for sock in sockets:
+            try:
+                filters.attach(sock, program)
+            except OSError:
+                filters.attach(sock, plain)  # there may only be no room for it beside the old one
+                filters.attach(sock, program)
+    except OSError:
+        one.program = plain
+        for sock in sockets:
+            filters.attach(sock, plain)
+        raise
 
 
 def number(options, name, default, low, high):

@@ -4,22 +4,24 @@ In calm there is one socket, which costs no more than it ever did. When it bring
 sockets of its group are opened, and a program in the kernel chooses among them by the source: each source has its
 queue, and all are read in turn. Sources with many bogus packets are listed for some seconds in that program, which
 sends them to the first socket, then the penalty queue. They are not dropped, since a source can be forged. An IPv6
-source is its /64.
+source is its /64. Packets with the hint of a stanza have the last queue, whoever sends them.
 """
 
 import socket
 
-from tinyknop import log
+from tinyknop import hints, log
 from tinyknop.capture import BUFFER, QUOTA, filters
 from tinyknop.compat import monotonic, urandom
 
-QUEUES = 16  # sockets under flood, the penalty queue among them
+QUEUES = 17  # sockets under flood, among them the penalty queue, and one for packets with a hint
 ROOM = BUFFER // 32  # bytes of each but the first: 500 packets, as what waits longer only delays what comes later
 SHARE = 4  # datagrams of a queue in its turn: all queues together hold up a timer by a quarter of a millisecond
+PENALTY_SHARE = 8  # of the penalty queue, which as a rule is the only one that is full
 TICK_MS = 100  # between two looks at who floods; a new program stops us for a grace period of RCU, up to 16 ms
 MANY, FEW = 50, 5  # bogus packets of a source in that time; fewer while queues are full and nobody has so many
 LISTED_MS = 3000
 MOST = 1000  # sources in the list: 1,700 instructions of the 4,096 that a program may have
+PREFERRED = 2000  # hints in the program, two thirds of which may be the list
 COUNTED = 4096  # sources counted in one tick
 CALM_MS = 10000  # without any of this, one socket will do again
 
@@ -29,14 +31,16 @@ EVERYBODY = [(filters.RET, 0, 0, 0)]  # all to the first socket
 class Fence:
     """The queues of one capture, from its first flood on."""
 
-    def __init__(self, name, loop, drain, groups):
+    def __init__(self, name, loop, drain, groups, words=()):
         """`drain(sock)` reads at most a quota of datagrams (see `turn`), and calls `full` where it took so many.
 
         A group is (a socket that is being read, another, attach): `another()` returns a further socket, and
-        `attach(program)` puts in place what chooses among them; both may raise OSError.
+        `attach(program)` puts in place what chooses among them; both may raise OSError. For `words` see `prefer`.
         """
         self.listed = {}  # source -> until when (ms)
         self.flooded = False
+        self._words = words
+        self._misused = 0  # bogus packets with a hint since the last look
         self._name, self._loop, self._drain = name, loop, drain
         self._groups = [([first], another, attach) for first, another, attach in groups]
         self._counts = {}
@@ -67,7 +71,21 @@ class Fence:
         """
         if not self.flooded:
             return QUOTA, None, ()
-        return SHARE, self._count, () if self._first(sock) else self.listed
+        for sockets, _, _ in self._groups:
+            if sockets[0] is sock:
+                return PENALTY_SHARE, self._count, ()
+            if sockets[-1] is sock:
+                return SHARE, self._misuse, ()
+        return SHARE, self._count, self.listed
+
+    def prefer(self, words):
+        """Gives packets with these hints (`Hints.words`) a queue of their own, as far as there is room for them."""
+        self._words = words
+        try:
+            if self.flooded:
+                self._install()
+        except OSError as error:
+            log.debug("%s: program not taken: error %d", self._name, error.errno)
 
     def full(self, sock, bogus):
         """Is told that a drain has used up its quota, and how many of these packets were bogus."""
@@ -125,6 +143,9 @@ class Fence:
         elif len(counts) < COUNTED:
             counts[source] = 1
 
+    def _misuse(self, source):
+        self._misused += 1
+
     def _tick(self):
         """Lists who has sent too much, forgets who was listed long enough, and ends it all when it has been calm."""
         now, listed, counts = monotonic(), self.listed, self._counts
@@ -145,8 +166,11 @@ class Fence:
             self._counts = {source: counts[source] for source in counts if source not in listed}
         self._many = MANY if not self._busy else self._many if fresh else max(self._many // 2, FEW)
         self._busy = self._late = False
+        misused, self._misused = self._misused > MANY, 0
+        if misused:  # somebody has seen a hint and floods with it: it is worth nothing until there are new ones
+            self._words = ()
         try:
-            if fresh or gone:
+            if fresh or gone or misused:
                 self._install()
             if now >= self._calm:
                 return self._end()
@@ -157,7 +181,10 @@ class Fence:
     def _install(self):
         keys = [key(source, self._factors) for source in self.listed]
         for sockets, _, attach in self._groups:
-            attach(spread(keys, len(sockets), self._factors))
+            program = spread(keys, max(len(sockets) - 1, 1), self._factors)
+            if 0 < len(self._words) <= PREFERRED:
+                program = hinted(self._words, len(sockets) - 1) + program
+            attach(program)
 
 
 def key(source, factors):
@@ -191,6 +218,19 @@ def spread(keys, queues, factors):
         (None, filters.LD_M, 0),
     ]
     return filters.assemble(lines) + filters.search(sorted(keys), 0)
+
+
+def hinted(words, queue):
+    """Returns the program that names `queue` for packets with one of these hints, and goes on behind for all others."""
+    lines = [
+        (None, filters.LD_B, filters.NET),
+        (None, filters.AND, 0xF0),
+        (None, filters.LDX_IMM, 40),
+        (None, filters.JEQ, 0x60, "word", None),
+        (None, filters.LDX_IHL, filters.NET),
+        ("word", filters.JA, 0),
+    ]
+    return filters.assemble(lines) + hints.program(words, queue, filters.NET)
 
 
 def modest(sock):

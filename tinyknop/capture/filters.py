@@ -27,6 +27,7 @@ DLT_RAW = 12  # libpcap's name for packets that begin with their IP header
 PKTTYPE = 0xFFFFF004  # SKF_AD_OFF + SKF_AD_PKTTYPE
 OUTGOING = 4  # PACKET_OUTGOING; on `lo` every packet is seen a second time like this
 
+KEEP = [(RET, 0, 0, SNAP)]  # the program that keeps everything
 _ATTACH = 26  # SO_ATTACH_FILTER
 _LEAF = 8  # values compared one after the other; above that the search is binary
 
@@ -47,11 +48,12 @@ def assemble(lines):
     return program
 
 
-def knock(port, low=MIN_PAYLOAD, high=MAX_PAYLOAD):
+def knock(port, then=KEEP):
     """Returns the program that keeps UDP datagrams to `port`, IPv4 and IPv6, that may be knocks.
 
-    That is: no fragment, no IPv6 extension header, a payload of `low` to `high` bytes of
-    which the first four can be base64. The packet begins at its IP header, as a SOCK_DGRAM packet socket has it.
+    That is: no fragment, no IPv6 extension header, a payload as long as a knock's, of which the first four bytes can
+    be base64. The packet begins at its IP header, as a SOCK_DGRAM packet socket has it. What is left is up to
+    the program `then`, for which X is where the UDP header begins.
     """
     lines = [
         (None, LD_B, 0),
@@ -70,20 +72,20 @@ def knock(port, low=MIN_PAYLOAD, high=MAX_PAYLOAD):
         ("udp", LD_H_X, 2),
         (None, JEQ, port, None, "drop"),
     ]
-    return assemble(lines + _worth(low, high))
+    return assemble(lines + _worth()) + then
 
 
-def payload(low=MIN_PAYLOAD, high=MAX_PAYLOAD):
+def payload(then=KEEP):
     """Returns the program that keeps what may be a knock for a UDP socket, which sees packets from their UDP header."""
-    return assemble([(None, LDX_IMM, 0)] + _worth(low, high))
+    return assemble([(None, LDX_IMM, 0)] + _worth()) + then
 
 
-def _worth(low, high):
-    """The lines that judge a UDP datagram with its header at X."""
+def _worth():
+    """The lines that judge a UDP datagram with its header at X; what comes behind them decides about what they keep."""
     lines = [
         (None, LD_H_X, 4),
-        (None, JGE, low + 8, None, "drop"),
-        (None, JGT, high + 8, "drop", None),
+        (None, JGE, MIN_PAYLOAD + 8, None, "drop"),
+        (None, JGT, MAX_PAYLOAD + 8, "drop", None),
     ]
     for i in range(4):
         after = "byte%d" % (i + 1)
@@ -93,9 +95,9 @@ def _worth(low, high):
             (None, JGE, 0x2F, None, "drop"),  # / and digits
             (None, JGT, 0x39, None, after),
             (None, JGE, 0x41, None, "drop"),  # letters, and the six characters between the two cases
-            (None, JGT, 0x7A, "drop", None),
+            (None, JGT, 0x7A, "drop", after),
         ]
-    return lines + [("byte4", RET, SNAP), ("drop", RET, 0)]
+    return lines + [("drop", RET, 0), ("byte4", JA, 0)]
 
 
 def search(values, found):

@@ -17,10 +17,10 @@ def parse(data):
     if size < 28:
         return None
     if data[0] == 0x45:  # nearly all there is: all fields in one call
-        fields = unpack_from(">BBHHHBBH4s4sHHH", data)
-        if fields[6] != 17 or fields[4] & 0x3FFF:
+        part, proto, source, destination, sport, dport, length = unpack_from(">6xHxB2x4s4sHHH", data)
+        if proto != 17 or part & 0x3FFF:
             return None
-        at, source, destination, sport, dport, length = 20, fields[8], fields[9], fields[10], fields[11], fields[12]
+        at = 20
     else:
         if data[0] >> 4 == 4:
             at, source, destination = (data[0] & 15) * 4, data[12:16], data[16:20]

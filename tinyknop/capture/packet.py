@@ -10,7 +10,7 @@ import struct
 
 from tinyknop import log, netlink
 from tinyknop.capture import QUOTA, filter_of, filters, ip, number, roomy, yes
-from tinyknop.compat import MICROPYTHON, monotonic, urandom
+from tinyknop.compat import MICROPYTHON, monotonic, urandom, wall
 from tinyknop.errors import ConfigError, PortError
 
 # filter is tcpdump's language, or "none"; "" and "udp port N" are built in. snap: bytes of the longest IP packet.
@@ -33,23 +33,25 @@ class Capture:
         self.where = options.get("where", "capture")
         self.interface = options.get("interface") or "any"
         self.port, text = filter_of(options)
+        self.text = text
         self.promisc, self.own = yes(options, "promisc"), yes(options, "any_direction")
         self.exits = yes(options, "exit_at_down")
         self.snap = number(options, "snap", filters.SNAP, 1, 32768)
         if not 1 <= len(self.interface.encode()) <= 15:
             raise ConfigError(self.where, 'interface = "%s": a name has at most 15 characters' % self.interface)
-        self.program = filters.knock(self.port) if text is None else filters.compiled(text, self.where)
+        self.program = self.sifted() or self._inbound(filters.compiled(text, self.where))
         self.parse = ip.parse if text is None else ip.parse_any
         self.name = "packet %s" % self.interface + (":%d" % self.port if text is None else ' "%s"' % text)
         self.sink = sink
         self.over = None
         self.received = 0
         self.malformed = 0
+        self.failing_since = None  # wall-clock second, while the interface is down
         self.sockets = []
         self.index = 0
         self._lost = 0  # by the kernel, because a socket's buffer was full
         self._loop = self._timer = None
-        self._group = self._fence = None  # what a flood needs, and then has
+        self._group = self.fence = None  # what a flood needs, and then has
         self._said = False
         self._wait = RETRY_MS
         self._gone = None  # since when (ms) there has been no such interface
@@ -74,6 +76,13 @@ class Capture:
             self._timer.cancel()
             self._timer = None
         self._close()
+
+    def sifted(self, then=filters.KEEP):
+        """Returns the program of the kernel's filter, at the end of which `then` decides; None for an owner's own."""
+        return self._inbound(filters.knock(self.port, then)) if self.text is None else None
+
+    def _inbound(self, program):
+        return program if self.own else filters.inbound(program)
 
     @property
     def dropped(self):
@@ -110,22 +119,22 @@ class Capture:
 
     def _close(self):
         self._count_lost()
-        if self._fence:
-            self._fence.stop()
+        if self.fence:
+            self.fence.stop()
         for sock in self.sockets:
             self._loop.reader(sock, None)
             sock.close()
         self.sockets = []
-        self._group = self._fence = None
+        self._group = self.fence = None
 
     def _count_lost(self):
         if not MICROPYTHON:  # which has no getsockopt
-            for sock in self.sockets + (self._fence.others() if self._fence else []):
+            for sock in self.sockets + (self.fence.others() if self.fence else []):
                 self._lost += struct.unpack("@II", sock.getsockopt(SOL_PACKET, STATISTICS, 8))[1]  # reading clears it
 
     def _drain(self, sock):
         """Hands on what is there, at most a quota of datagrams, so that a flood never holds up the timers."""
-        recv, parse, sink, size, fence = sock.recv, self.parse, self.sink, self.snap, self._fence
+        recv, parse, sink, size, fence = sock.recv, self.parse, self.sink, self.snap, self.fence
         quota, heard, listed = fence.turn(sock) if fence else (QUOTA, None, ())
         bogus = 0
         for _ in range(quota):
@@ -153,7 +162,7 @@ class Capture:
         elif bogus * 2 > QUOTA and self._group:
             from tinyknop.capture.fair import Fence  # few are ever flooded, and a router has little memory
 
-            self._fence = Fence(self.name, self._loop, self._drain, [self._group])
+            self.fence = Fence(self.name, self._loop, self._drain, [self._group], self.words)
 
     def _trouble(self, error):
         """ENETDOWN as a rule (its number differs between machines): the kernel takes an interface up again itself."""
@@ -162,6 +171,7 @@ class Capture:
             return
         log.warning("%s: the interface went down (error %d); waiting for it", self.describe(), error.errno)
         self._wait = RETRY_MS
+        self.failing_since = wall()
         self._later()
 
     def _later(self):
@@ -187,7 +197,7 @@ class Capture:
                 log.debug("%s", error)
                 self._later()
                 return
-        self._timer = None
+        self._timer = self.failing_since = None
         log.info("%s: the interface is back", self.describe())
 
     def _lost_for_good(self, index):
@@ -209,7 +219,6 @@ def make_socket(index, program, promisc, own, group=None):
     sock = socket.socket(AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL) if everywhere else 0)
     try:
         sock.setblocking(False)
-        program = program if own else filters.inbound(program)
         filters.attach(sock, program if group is None else NOTHING)
         if group is None:
             roomy(sock)

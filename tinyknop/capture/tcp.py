@@ -38,6 +38,9 @@ class Capture(udp.Capture):
         """Tells whether nothing more has to be read."""
         return False
 
+    def sifted(self, then=None):
+        return None  # nothing: a filter of a listener would see the handshake
+
     def _socket(self, family):
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

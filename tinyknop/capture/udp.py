@@ -38,11 +38,17 @@ class Capture:
         self.received = 0
         self.dropped = 0
         self.sockets = []
+        self.program = self.sifted()
+        self.fence = None
         self._groups = []
-        self._loop = self._fence = None
+        self._loop = None
 
     def describe(self):
         return "%s %s:%d" % (self.kind, self.address or "*", self.port)
+
+    def sifted(self, then=filters.KEEP):
+        """Returns the program of the kernel's filter, at the end of which `then` decides."""
+        return filters.payload(then)
 
     def start(self, loop):
         """Opens the sockets; raises PortError if there is none to be had, or the port is taken."""
@@ -58,8 +64,8 @@ class Capture:
 
     def stop(self):
         """Closes everything."""
-        if self._fence:
-            self._fence.stop()
+        if self.fence:
+            self.fence.stop()
         for sock in self.sockets:
             self._loop.reader(sock, None)
             sock.close()
@@ -97,7 +103,7 @@ class Capture:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
             sock.setsockopt(socket.SOL_SOCKET, REUSEPORT, 1)
-            _sift(sock)
+            self._sift(sock)
             self._bind(sock, address)
         except OSError:
             sock.close()
@@ -107,15 +113,22 @@ class Capture:
     def _socket(self, family):
         sock = socket.socket(family, socket.SOCK_DGRAM)
         roomy(sock)
-        _sift(sock)
+        self._sift(sock)
         return sock
+
+    def _sift(self, sock):
+        """Has the kernel drop what cannot be a knock, where it can."""
+        try:
+            filters.attach(sock, self.program)
+        except (OSError, ImportError) as error:  # ImportError: a board
+            log.debug("no socket filter here: %s", error)
 
     def _bound(self, sock):
         pass
 
     def _drain(self, sock):
         """Hands on what is there, at most a quota of datagrams, so that a flood never holds up the timers."""
-        sink, fence, bogus = self.sink, self._fence, 0
+        sink, fence, bogus = self.sink, self.fence, 0
         quota, heard, listed = fence.turn(sock) if fence else (QUOTA, None, ())
         for _ in range(quota):
             try:
@@ -139,15 +152,7 @@ class Capture:
         elif bogus * 2 > QUOTA:
             from tinyknop.capture.fair import Fence  # few are ever flooded, and a router has little memory
 
-            self._fence = Fence(self.describe(), self._loop, self._drain, self._groups)
-
-
-def _sift(sock):
-    """Has the kernel drop what cannot be a knock, where it can."""
-    try:
-        filters.attach(sock, filters.payload())
-    except (OSError, ImportError) as error:  # ImportError: a board
-        log.debug("no socket filter here: %s", error)
+            self.fence = Fence(self.describe(), self._loop, self._drain, self._groups, self.words)
 
 
 def _why_not(error):

@@ -4,6 +4,7 @@ import hashlib
 from _operator import _compare_digest as equal  # noqa: F401  (part of the interface; hmac would cost an import)
 
 _BLOCKS = {"sha384": 128, "sha512": 128, "sha3_256": 136, "sha3_512": 72}
+_found = []  # what `_aes` returns, once it was asked
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 
@@ -51,11 +52,15 @@ def _new(name):
 
 def _aes():
     """Returns pycryptodome's AES; None where it is not installed, and plain Python does, more slowly."""
-    try:
-        from Crypto.Cipher import AES
-    except ImportError:
-        return None
-    return AES
+    if not _found:  # to ask again would cost a tenth of what deciphering does
+        _found.append(None)
+        for package in ("Crypto", "Cryptodome"):  # the second is what Debian's own package is called
+            try:
+                _found[0] = __import__(package + ".Cipher.AES", None, None, ("new",))
+                break
+            except ImportError:
+                pass
+    return _found[0]
 
 
 def _small():
