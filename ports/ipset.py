@@ -28,6 +28,8 @@ NAMES = 'port.%s: set "%s": a name has 1 to 31 letters, digits, "_", "-" or "."'
 SIZES = "port.%s: maxelem = %s: say how many entries a set may hold, as in 65536"
 OTHER = "set %s is there, but not of type hash:ip,port, hash:net,port or hash:ip, family %s, without a mask; "
 OTHER += "name another in %s = , or none that is there: it will be made"
+ONCE = 1000  # entries that are written or looked at between two pauses
+SLACK = 2  # seconds that an entry may end too early or late before it is written anew
 ENDLESS = "%s: set %s has no time-outs: openings end only while we run"
 WIDE = "%s: set %s is of type hash:ip: a source gets all that its rule accepts, not one port"
 
@@ -59,7 +61,7 @@ class Port:
         """Makes the two sets if they are missing; looks at what the owner made, and refuses what cannot serve."""
         for name, family in ((self.set, "inet"), (self.six, "inet6")):
             try:
-                listing = await self.carrier.say("ipset", "list", name)
+                listing = await self.carrier.say("ipset", "list", name, "-terse")
             except PortError:  # missing, most likely; if it is anything else, create says so
                 words = (MADE[0], "family", family, "timeout", "0", "maxelem", self.maxelem, "-exist")
                 await self.carrier.say("ipset", "create", name, *words)
@@ -84,8 +86,12 @@ class Port:
 
     async def open(self, grant, seconds):
         """Adds the grant's entries, or renews their time; never takes time from another opening of the same entry."""
-        entries = [self.claim(entry, opening, seconds) for entry, opening in self.entries(grant)]
-        await self.write([entry for i, entry in enumerate(entries) if entry not in entries[:i]])
+        await self.open_all([(grant, seconds)])
+
+    async def open_all(self, pairs):
+        """Opens several grants, (grant, seconds) each."""
+        claimed = [self.claim(*pair, seconds) for grant, seconds in pairs for pair in self.entries(grant)]
+        await self.write(claimed if len(claimed) == 1 else sorted(set(claimed)))
 
     async def close(self, *grants):
         """Deletes entries of grants; one that another opening holds gets the time of that instead."""
@@ -97,17 +103,48 @@ class Port:
         await self.write(sorted(set([entry for entry, _ in pairs])))
 
     async def sync(self, live):
-        """Deletes entries that are ours and that no live grant explains, and writes the others anew."""
+        """Deletes entries that are ours and that no live grant explains; adds those that are missing."""
         self.claims = {}
         for grant, seconds in live:
             for entry, opening in self.all_entries([grant]):
                 self.claim(entry, opening, seconds)
-        found = []
+        self.ours.update(self.claims)
+        await self.compare()
+
+    async def compare(self):
+        """Does the same for what is claimed already, in parts: meanwhile grants may be opened and closed."""
+        seen, owners = set(), set()
         for name in (self.set, self.six):
-            found += members(await self.carrier.say("ipset", "list", name))
-        known = self.ours | set(self.claims)
-        self.owners = set([entry for entry, left in found if not (entry in known if left is None else left)])
-        await self.write([entry for entry, _ in found if entry not in self.claims] + sorted(self.claims))
+            now, parts = monotonic(), await self.listed(name)
+            for part in parts:
+                found = members(part)
+                theirs = [entry for entry, left in found if self.owned(entry, left)]
+                owners.update(theirs)
+                self.owners.update(theirs)
+                self.owners.difference_update([entry for entry, _ in found if entry not in owners])
+                seen.update([entry for entry, _ in found])
+                await self.write([entry for entry, left in found if self.wrong(entry, left, now)])
+                await self.pause()
+        self.owners = owners
+        await self.write(sorted([entry for entry in self.claims if entry not in seen]))
+
+    async def pause(self):
+        """Called between the parts of long work; the worker puts its own in this place."""
+
+    async def listed(self, name):
+        """Returns what `ipset list` prints, in parts where the carrier has them."""
+        if hasattr(self.carrier, "parts"):
+            return await self.carrier.parts("ipset", "list", name)
+        return [await self.carrier.say("ipset", "list", name)]
+
+    def owned(self, entry, left):
+        """Tells whether a listed entry is the owner's."""
+        return left == 0 if left is not None else entry not in self.ours and entry not in self.claims
+
+    def wrong(self, entry, left, now):
+        """Tells whether a listed entry, with so many seconds left at `now`, is not what is claimed of it."""
+        claimed = self.claims.get(entry)
+        return not claimed or (left is not None and abs(self.seconds(claimed, now) - left) > SLACK)
 
     async def stop(self, flush=False):
         """With `flush` deletes the entries of ours; the sets stay, with what else is in them."""
@@ -127,7 +164,7 @@ class Port:
         """Returns (entry, opening) for each opening of a grant; entries are as `ipset list` prints them."""
         if grant.nat:
             raise PortError(self.describe(), "a set cannot do NAT; name a port of kind iptables or nftables")
-        source = net.printed(net.packed(grant.source))
+        source = net.printed(net.packed(grant.source)) if ":" in grant.source else grant.source
         if self.kinds[self.set_of(source)][0] == "hash:ip":
             return [(source, opening) for opening in grant.openings]
         for proto, _ in grant.openings:
@@ -159,21 +196,33 @@ class Port:
         name = self.set_of(entry)
         if entry not in self.claims:
             return ("ipset", "del", "-exist", name, entry)
-        left = max(self.claims[entry].values()) - monotonic()
-        seconds = max(1, min((left + 999) // 1000, self.longest))  # 0 would be for ever
-        return ("ipset", "add", "-exist", name, entry) + (("timeout", str(seconds)) if self.kinds[name][1] else ())
+        seconds = str(self.seconds(self.claims[entry], monotonic()))
+        return ("ipset", "add", "-exist", name, entry) + (("timeout", seconds) if self.kinds[name][1] else ())
+
+    def seconds(self, claimed, now):
+        left = max(claimed.values()) - now
+        return max(1, min((left + 999) // 1000, self.longest))  # 0 would be for ever
 
     async def write(self, entries):
         """Brings entries to what is claimed of them, in one go where the carrier can; each is tried, then it fails.
 
         After a failure the worker calls `sync`, which takes the claims as they then are.
         """
-        entries = [entry for entry in entries if entry not in self.owners]
+        entries, failure = [entry for entry in entries if entry not in self.owners], None
         self.ours.update(entries)
-        commands, failure = [self.command(entry) for entry in entries], None
+        for at in range(0, len(entries), ONCE):
+            try:
+                await self.told([self.command(entry) for entry in entries[at : at + ONCE]])
+            except PortError as error:
+                failure = failure or error
+        if failure:
+            raise failure
+        self.ours.difference_update([entry for entry in entries if entry not in self.claims])
+
+    async def told(self, commands):
         if hasattr(self.carrier, "say_all"):
-            await self.carrier.say_all(commands)
-            commands = []
+            return await self.carrier.say_all(commands)
+        failure = None
         for words in commands:
             try:
                 await self.carrier.say(*words)
@@ -181,7 +230,6 @@ class Port:
                 failure = failure or error
         if failure:
             raise failure
-        self.ours.difference_update([entry for entry in entries if entry not in self.claims])
 
 
 def members(listing):
@@ -190,12 +238,14 @@ def members(listing):
     0 seconds: it has no end; None: nothing in this set has one.
     """
     found = []
-    for words in [line.split(" ") for line in listing.partition("Members:\n")[2].split("\n") if line]:
-        address, comma, rest = words[0].partition(",")
-        try:
-            address = net.printed(net.packed(address))
-        except ValueError:  # a network; what we write never is one
-            pass
-        left = int(words[2]) if words[1:2] == ["timeout"] else None
-        found.append((address + comma + rest, left))
+    before, head, lines = listing.partition("Members:\n")
+    for words in [line.split(" ") for line in (lines if head else before).split("\n") if line]:
+        entry = words[0]
+        if ":" in entry.partition(",")[0]:
+            address, comma, rest = entry.partition(",")
+            try:
+                entry = net.printed(net.packed(address)) + comma + rest
+            except ValueError:  # a network; what we write never is one
+                pass
+        found.append((entry, int(words[2]) if words[1:2] == ["timeout"] else None))
     return found

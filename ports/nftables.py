@@ -6,7 +6,8 @@ could open nothing where the owner's drops, so our rules stand in the owner's ch
 - `chain` empty (the default): in every base chain on the input hook whose policy is drop, one rule per version of IP
   (`ip saddr . meta l4proto . th dport @tinyknop_open4 accept`); the sets are in its table, since a rule sees no other.
   Where none drops by policy, a chain of our own is made, which opens nothing that others drop; the log says so.
-- A chain that drops by a rule has to be named: `chain = "inet fw4 input"`; several with commas between.
+- A chain that drops by a rule has to be named: `chain = "inet edge input"`; several with commas between. Those of
+  OpenWrt's fw4 are known, whatever their policy.
 - `forward_chain`: the same on the forward hook. Only NAT grants need it; their part is set up with the first of them.
 - A chain that iptables keeps (INPUT or FORWARD of `ip filter`) is refused unless it is named: iptables could no longer
   list its table. Take a port of kind iptables there.
@@ -17,7 +18,8 @@ lead one source and port to different hosts: the newest holds, after its end the
 
 The kernel drops an element when its time is up, so an opening ends even if we are gone. What `nft flush ruleset` or
 OpenWrt's `fw4 reload` takes away is put back by the next knock, by SIGHUP and by the daemon's regular comparison. Each
-grant is one transaction. NAT needs Linux 5.2 (nat chains in an inet table). Over netlink no program is needed at all.
+grant, or burst of grants, is one transaction. NAT needs Linux 5.2 (nat chains in an inet table). Over netlink no
+program is needed at all.
 """
 
 from collections import namedtuple
@@ -52,7 +54,7 @@ SETS = (  # what, hook, key, type of a map's value, rule
 )
 IP = {4: "ip", 6: "ip6"}
 VERSIONS = {"inet": (4, 6), "ip": (4,), "ip6": (6,)}  # of IP, in the tables of a family
-ONCE = 100  # elements of a repair per transaction: three messages of 150 bytes each, for a send buffer of 200 KB
+ONCE = 200  # elements per transaction, for a send buffer of 200 KB, and per message of 64 KB; 300 bytes each at most
 SLACK = 2  # seconds that an element may end too early or late before it is written anew
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 
@@ -66,6 +68,7 @@ Claim = namedtuple("Claim", "grant end value")  # end: monotonic ms; value: a ma
 class Port:
     self_timed = True
     nats = True
+    batches = True  # `close` takes several grants at once
 
     def __init__(self, name, options, carrier):
         self.name = name
@@ -99,20 +102,30 @@ class Port:
 
     async def open(self, grant, seconds):
         """Adds the grant's elements, or renews their time, in one transaction; the newest grant's value holds."""
-        elements, before = self.elements(grant), dict(self.claims)
+        elements = self.elements(grant)
+        before = [(element, self.claims.get(element)) for element, _ in elements]
         try:
-            await self.tell(grant, elements, seconds)
+            await self.tell([(grant, elements, seconds)])
         except PortError:  # or a later repair would open what was refused
-            self.claims = before
+            for element, held in before:
+                self.claims.pop(element, None)
+                if held:
+                    self.claims[element] = held
             raise
 
-    async def close(self, grant):
-        """Deletes the grant's elements; one that another live grant holds gets that one's time and value instead."""
-        try:
-            elements = self.elements(grant)
-        except PortError:  # never opened
-            return
-        await self.tell(grant, elements, None)
+    async def open_all(self, pairs):
+        """Opens several grants, (grant, seconds) each, in as few transactions; where one fails, `sync` mends."""
+        await self.tell([(grant, self.elements(grant), seconds) for grant, seconds in pairs])
+
+    async def close(self, *grants):
+        """Deletes the grants' elements; one that another live grant holds gets that one's time and value instead."""
+        changes = []
+        for grant in grants:
+            try:
+                changes.append((grant, self.elements(grant), None))
+            except PortError:  # never opened
+                pass
+        await self.tell(changes)
 
     async def sync(self, live):
         """Puts back what is missing of tables, rules and elements, and deletes elements that no live grant explains."""
@@ -122,7 +135,10 @@ class Port:
                 self.claim(grant, self.elements(grant), seconds)
             except PortError as error:  # it could not be opened here, so there is nothing to keep
                 log.warning(str(error))
-        await self.repair()
+        await self.compare()
+
+    async def pause(self):
+        """Called between the parts of long work; the worker puts its own in this place."""
 
     async def stop(self, flush=False):
         """With `flush` takes away our table, and our rules and sets in the owner's; what is gone already is fine."""
@@ -147,8 +163,8 @@ class Port:
         nat, hidden = grant.nat, grant.nat and grant.nat.snat == "masquerade"
         try:
             source, host, snat = [
-                net.printed(net.packed(text)) if text else ""
-                for text in (grant.source, nat and nat.host, nat and not hidden and nat.snat)
+                net.printed(net.packed(text)) if ":" in text or (nat and text) else text
+                for text in (grant.source, nat and nat.host or "", nat and not hidden and nat.snat or "")
             ]
         except ValueError as error:
             raise PortError(self.describe(), str(error))
@@ -186,67 +202,107 @@ class Port:
                 self.claims[element] = held
         self.nat = self.nat or bool(grant.nat)
 
-    async def tell(self, grant, elements, seconds):
-        """Changes claims and tells the kernel; where others meddled with rules or sets, puts everything right."""
-        values = [(self.goal(element) or (value,))[0] for element, value in elements]
-        self.claim(grant, elements, seconds)
-        lines, used = [], []
+    async def tell(self, changes):
+        """Changes claims, for each (grant, elements, seconds or None), and tells the kernel.
+
+        Where others meddled with rules or sets, puts everything right.
+        """
+        values = {}
+        for grant, elements, seconds in changes:
+            for element, value in elements:
+                if element not in values:  # what it is now, if it is there
+                    values[element] = (self.goal(element) or (value,))[0]
+            self.claim(grant, elements, seconds)
         try:
             if self.nat and "postrouting" not in [c.hook for c in self.chains]:
                 await self.ensure()
-            for (element, _), value in zip(elements, values):
-                for c in self.chains:
-                    for a in c.sets:
-                        if element[:2] == (a.what, a.v):
-                            used += [] if c in used else [c]
-                            lines += self.written(a, element, value)
-            await self.commit(lines)
-            whole = True
-            for c in used:
-                whole = whole and complete(c, await self.ours(c))
-            if whole:
+            sets, used = self.sets(), []
+            told = [(a, element, values[element]) for element in sorted(values) for a in sets.get(element[:2], ())]
+            await self.write(told)
+            for c in self.chains:
+                if [a for a, _, _ in told if a in c.sets]:
+                    used.append(complete(c, await self.ours(c)))
+            if False not in used:
                 return
         except PortError as error:
             log.debug("%s: mending: %s" % (self.describe(), error.reason))
-        await self.repair()
+        await self.compare()
 
-    def written(self, a, element, value):
-        """Returns the lines that bring a set's element, which may be there with `value`, to what is claimed of it.
+    def sets(self):
+        """Returns (what, version of IP) -> the sets where such elements stand."""
+        found = {}
+        for c in self.chains:
+            for a in c.sets:
+                found.setdefault((a.what, a.v), []).append(a)
+        return found
 
-        First it is added for a moment: deleting what is missing is an error, and adding what is there renews no time.
+    async def write(self, told):
+        """Brings elements, (set, element, value that it may be there with or None), to what is claimed of them."""
+        for at in range(0, len(told), ONCE):
+            lines, some = [], told[at : at + ONCE]
+            by_name = {}
+            for a, element, value in some:
+                by_name.setdefault((a.table, a.name), (a, []))[1].append((element, value))
+            for name in sorted(by_name):
+                lines += self.written(*by_name[name])
+            await self.commit(lines)
+
+    def written(self, a, elements):
+        """Returns the lines that bring a set's elements to what is claimed of them.
+
+        First they are added for a moment: deleting what is missing is an error, adding what is there renews no time.
         """
-        line = "element %s %s { %s" % (a.table, a.name, element[2])
-        lines = ["add %s timeout 1s%s }" % (line, value and " : " + value), "delete %s }" % line]
-        goal = self.goal(element)
-        if goal:
-            lines.append("add %s timeout %ds%s }" % (line, goal[1], goal[0] and " : " + goal[0]))
-        return lines
+        there = [(element[2], value and " : " + value) for element, value in elements if value is not None]
+        goals = [(element[2], self.goal(element)) for element, _ in elements]
+        lines = ["add %s" % ", ".join([key + " timeout 1s" + value for key, value in there])] if there else []
+        lines += ["delete %s" % ", ".join([key for key, _ in there])] if there else []
+        wanted = ["%s timeout %ds%s" % (key, goal[1], goal[0] and " : " + goal[0]) for key, goal in goals if goal]
+        lines += ["add %s" % ", ".join(wanted)] if wanted else []
+        return [
+            "%s element %s %s { %s }" % (verb, a.table, a.name, rest)
+            for verb, _, rest in [line.partition(" ") for line in lines]
+        ]
 
-    def goal(self, element):
+    def goal(self, element, now=None):
         """Returns (value, seconds) that an element should have, or None."""
         held = self.claims.get(element)
         if not held:
             return None
-        left = max([claim.end for claim in held if claim.value == held[-1].value]) - monotonic()
+        left = max([claim.end for claim in held if claim.value == held[-1].value]) - (now or monotonic())
         return held[-1].value, max((left + 999) // 1000, 1)
 
-    async def repair(self):
-        """Puts back what is missing of rules, sets and elements, and deletes strays; what is right stays untouched."""
+    async def compare(self):
+        """Puts back what is missing of rules, sets and elements, and deletes strays; what is right stays untouched.
+
+        It does so in parts: meanwhile grants may be opened and closed. A set is listed to its end before it is changed,
+        or the kernel would leave elements out; strays that it leaves out for a knock's sake go the next time.
+        """
         await self.ensure()
-        groups = []
         for a in [a for c in self.chains for a in c.sets]:
-            held = listed(await self.carrier.say(self.binary, "list", a.kind, *(a.table + " " + a.name).split()))
-            wanted = [element for element in self.claims if element[:2] == (a.what, a.v)]
-            # Strays first: should nft spell a key as we do not, the element ends as it should all the same.
-            strays = [element for element in [(a.what, a.v, key) for key in held] if element not in self.claims]
-            for element in sorted(strays) + sorted(wanted):
-                goal, there = self.goal(element), held.get(element[2])
-                if there is None:
-                    groups.append(self.written(a, element, "")[2:])
-                elif not goal or goal[0] != there[0] or abs(goal[1] - there[1]) > SLACK:
-                    groups.append(self.written(a, element, there[0]))
-        for at in range(0, len(groups), ONCE):
-            await self.commit([line for group in groups[at : at + ONCE] for line in group])
+            seen, told = set(), []
+            for part in await self.listed(a):
+                held, now = listed(part), monotonic()
+                elements = [((a.what, a.v, key), held[key]) for key in sorted(held)]
+                seen.update([element for element, _ in elements])
+                told += [(a, element, there[0]) for element, there in elements if self.wrong(element, there, now)]
+                await self.pause()
+            missing = [one for one in self.claims if one not in seen and one[:2] == (a.what, a.v)]
+            told += [(a, element, None) for element in sorted(missing)]
+            for at in range(0, len(told), ONCE):
+                await self.write(told[at : at + ONCE])
+                await self.pause()
+
+    async def listed(self, a):
+        """Returns what `nft list set` prints of a set, in parts where the carrier has them."""
+        words = (self.binary, "list", a.kind) + tuple(a.table.split()) + (a.name,)
+        if hasattr(self.carrier, "parts"):
+            return await self.carrier.parts(*words)
+        return [await self.carrier.say(*words)]
+
+    def wrong(self, element, there, now):
+        """Tells whether an element, (value, seconds left) at `now`, is not what is claimed of it."""
+        goal = self.goal(element, now)
+        return not goal or goal[0] != there[0] or abs(goal[1] - there[1]) > SLACK
 
     async def ensure(self, anew=False):
         """Finds the chains, and makes what is missing of tables, chains, sets and rules in one transaction."""
@@ -279,7 +335,8 @@ class Port:
         for hook, kind, _ in HOOKS if self.nat else HOOKS[:1]:
             here = list(self.named.get(hook, []))
             for row in rows if not here else []:
-                if row[4] == kind == "filter" and row[6] == hook and row[-1] == "drop;" and row[0] in VERSIONS:
+                drops = row[-1] == "drop;" or row[:3] == ["inet", "fw4", hook]
+                if row[4] == kind == "filter" and row[6] == hook and drops and row[0] in VERSIONS:
                     if row[1:3] == ["filter", hook.upper()]:
                         reason = "chain %s of table %s filter is kept by iptables: take a port of kind iptables"
                         raise PortError(self.describe(), reason % (row[2], row[0]))

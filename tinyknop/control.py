@@ -4,17 +4,23 @@ import os
 import socket
 
 from . import compat, log, loop
+from .grants import seconds_left
+from .says import openings
 
 _BACKLOG = 16
 _PATIENCE_S = 5  # seconds that a reader gets to ask, and to take its answer
 _LONGEST = 4096  # bytes of a question
+_ROWS = 100  # of a long list in one part of an answer
 
 
 class Door:
     """A unix socket in the state directory, for its owner only."""
 
     def __init__(self, path, answer):
-        """`answer` takes a list of words, none for the state of everything, and returns what can be said in JSON."""
+        """`answer` takes a list of words, none for the state of everything, and returns a dict to be said in JSON.
+
+        What it holds that JSON does not know, but can be iterated over, is said as a list, a few rows at a time.
+        """
         self.path = path
         self.answer = answer
         self._socket = None
@@ -72,12 +78,33 @@ async def _served(peer, answer):
             if not part:
                 break
             asked += part
-        data = json.dumps(answer(_words(json.loads(asked or b"[]")))).encode() + b"\n"
-        while data and await loop.writable(peer, _PATIENCE_S):
-            data = data[peer.send(data) :]
+        for part in _parts(answer(_words(json.loads(asked or b"[]"))), json.dumps):
+            while part and await loop.writable(peer, _PATIENCE_S):
+                part = part[peer.send(part) :]
+            if part:
+                break
     except (OSError, ValueError, RuntimeError):  # RuntimeError: nested too deeply
         pass  # the reader went away, or is none of ours
     peer.close()
+
+
+def _parts(answer, dumps):
+    """Yields an answer as JSON in parts: knocks must not wait while thousands of rows are made and printed."""
+    lead = "{"
+    for name, value in answer.items():
+        yield (lead + dumps(name) + ": ").encode()
+        lead = ", "
+        if isinstance(value, (dict, list, tuple, str)) or not hasattr(value, "__iter__"):
+            yield dumps(value).encode()
+            continue
+        some, open_ = [], "["
+        for row in value:
+            some.append(row)
+            if len(some) == _ROWS:
+                yield (open_ + dumps(some)[1:-1]).encode()
+                some, open_ = [], ", "
+        yield (open_ + dumps(some)[1:-1] + "]" if some else "[]" if open_ == "[" else "]").encode()
+    yield b"}\n" if lead != "{" else b"{}\n"
 
 
 def _words(asked):
@@ -85,3 +112,33 @@ def _words(asked):
     if not isinstance(asked, list) or [word for word in asked if not isinstance(word, str)]:
         raise ValueError("not a list of words")
     return asked
+
+
+class Rows:
+    """Lines for `tinyknop status` that are made when somebody looks: those of 100,000 grants take a second."""
+
+    def __init__(self, pairs, now):
+        self._pairs, self._now = pairs, now
+
+    def __len__(self):
+        return len(self._pairs)
+
+    def __add__(self, other):
+        return Rows(self._pairs + other._pairs, self._now)
+
+    def __iter__(self):
+        for grant, names in self._pairs:
+            yield _row(grant, names, self._now)
+
+
+def _row(grant, names, now):
+    return {
+        "id": grant.id,
+        "source": grant.source,
+        "openings": openings(grant).split(","),
+        "stanza": grant.stanza,
+        "opened": grant.opened,
+        "until": grant.until,
+        "left": max(seconds_left(grant, now), 0),
+        "ports": list(names),
+    }

@@ -1,10 +1,13 @@
 """The daemon: captures to gate to journal to ports, on one loop. Nothing else knows all the parts."""
 
+from collections import deque
+
 from . import capture, compat, log, net
 from .control import Door
 from .errors import Rejected, TinyknopError
 from .gate import STAGES, Decision, Gate
-from .grants import Grant, Nat, replaced
+from .grants import Nat, replaced
+from .hints import SLOT
 from .keeper import Keeper, bare
 from .replay import Replay
 from .rules import same_family
@@ -12,8 +15,9 @@ from .says import Says
 
 _STEP = 2000  # ms by which the wall clock must leave the monotonic one to count as stepped
 _LOOK_AT_CLOCK = 1000  # ms
-_JUNK = "size prefix http source destination expired hint length key charset hmac replay".split()
+_JUNK = set("size prefix http source destination expired hint length key charset hmac replay".split())
 _SUMMARY = 60000  # ms between two summaries of refused packets
+_REFUSED = 16  # refused packets that are remembered of each sort: a flood wipes out only junk
 
 
 class Daemon:
@@ -29,17 +33,24 @@ class Daemon:
         self.limit = 0  # packets after which to end; 0: never
         self.counters = {stage: 0 for stage in STAGES}
         self.counters["granted"] = self.counters["commands"] = 0
+        # What was refused last, junk and what proved itself: (second, stage, bytes, source, name of a stanza or None).
+        self.refused = (deque((), _REFUSED), deque((), _REFUSED))
+        self.knocked = {}  # name of a stanza -> [second of its last knock, how many there were]
         self.captures = []
         self.started = compat.wall()
         self._summed = dict(self.counters)
         self._replay = self.says.replay = _replay(settings)
-        self._door = Door(settings.state_dir + "/tinyknop.sock", self.asked)
+        self._door = None if compat.MICROPYTHON else Door(settings.state_dir + "/tinyknop.sock", self._asked)
         self._offset = compat.wall() * 1000 - compat.monotonic()
         self._swept = False
         self._heard = 0  # packets, where there is a limit
+        self._slot = None  # the one for which the kernel has the hints
         self._waiting = 0  # datagrams that wait for gpg or a name server
+        self.stanzas = stanzas
         self._gate = Gate(stanzas, settings)
         self.keeper = Keeper(settings, stanzas, scheduler, self.says)
+        self.watch = None
+        self.watch = self._watcher(settings, stanzas)
 
     async def start(self):
         """Recovers what was open, then listens; raises TinyknopError or OSError where it cannot."""
@@ -54,10 +65,33 @@ class Daemon:
             await self.keeper.recover()
         self._gate.advance(compat.wall())
         await self._listen(heard)
-        self._door.open()
+        self._compare()
+        if self.watch is not None:
+            self.watch.start()
+        if self._door is not None:
+            self._door.open()
         self._watch_clock()
         self._sweep()
         self.loop.at(compat.monotonic() + _SUMMARY, self._sum_up)
+
+    def _watcher(self, settings, stanzas):
+        """Returns the log watch that a configuration asks for: the running one where its table is the same, or None."""
+        if settings.watch is None or (self.watch is not None and self.watch.serves(settings, stanzas)):
+            return settings.watch and self.watch
+        from .watch.watcher import Watcher  # nobody else pays for it
+
+        return Watcher(settings, stanzas, self.keeper, self.loop)
+
+    def _exchange(self, watch):
+        """Puts another log watch, or None, in the place of the one that runs."""
+        old, self.watch = self.watch, watch
+        if old is not None and old is not watch:
+            old.stop()
+        try:
+            if watch is not None and old is not watch:
+                watch.start()
+        except (TinyknopError, OSError) as error:
+            log.error("%s; nothing is watched", error)
 
     def _made(self, wanted):
         """Returns the captures of these tables: running ones where the table is the same, new ones else."""
@@ -100,12 +134,16 @@ class Daemon:
         Tells whether it was worth something to anybody: junk makes a capture suspicious of its source.
         """
         decision = self._gate.judge(datagram, compat.wall(), self._replay)
-        self._act(decision, datagram)
+        junk = decision.stage in _JUNK
+        if junk:
+            self._refuse(decision, datagram)
+        else:
+            self._act(decision, datagram)
         if self.limit:
             self._heard += 1
             if self._heard == self.limit:
                 self.over("Incoming packet count limit of %d reached" % self.limit, 0)
-        return decision.stage not in _JUNK
+        return not junk
 
     def _act(self, decision, datagram):
         if decision.packet is not None:
@@ -119,7 +157,7 @@ class Daemon:
             elif decision.command is not None:
                 self.says.commanded(decision.command, decision.stanza, datagram)
                 self.tools.execute(decision.command, decision.stanza)
-                self.counters["commands"] += 1
+                self._count("commands", decision.stanza)
             elif decision.grant.nat is not None and not net.is_address(decision.grant.nat.host):
                 self._aside(self._resolved(decision, datagram))
             else:
@@ -145,7 +183,15 @@ class Daemon:
 
     def _refuse(self, decision, datagram):
         self.counters[decision.stage] += 1
+        name = None if decision.stanza is None else decision.stanza.name
+        row = (compat.wall(), decision.stage, len(datagram.payload), datagram.source, name)
+        self.refused[name is not None].append(row)
         self.says.refused(decision, datagram)
+
+    def _count(self, what, stanza):
+        self.counters[what] += 1
+        row = self.knocked.setdefault(stanza.name, [0, 0])
+        row[:] = [compat.wall(), row[1] + 1]
 
     async def _unsealed(self, decision, datagram, opened):
         """Has GPG open a message, then judges the datagram again; one that fails for a stanza goes on to the next."""
@@ -176,8 +222,24 @@ class Daemon:
             self._refuse(turned(decision, error), datagram)
 
     def _open(self, grant, stanza, datagram):
-        self.says.opened(self.keeper.open(grant, stanza.ports, stanza.require_all), stanza, datagram)
-        self.counters["granted"] += 1
+        grant = self.opened(grant, stanza.ports, stanza.require_all)
+        self.says.opened(grant, stanza, datagram)
+        self._count("granted", stanza)
+
+    def opened(self, grant, *how):
+        """Has the keeper open a grant, and ends the block of its source."""
+        grant = self.keeper.open(grant, *how)
+        if self.watch is not None:
+            self.watch.granted(grant)
+        return grant
+
+    def _compare(self):
+        """Tells the kernel which hints there are, anew in each slot."""
+        now = compat.wall()
+        self._slot = now // SLOT
+        words = self._gate.words(now)
+        for one in self.captures:
+            capture.compare(one, words, self._gate.only_hinted)
 
     def _watch_clock(self):
         """Sees a step of the wall clock against the monotonic one, and re-times what is live."""
@@ -186,6 +248,8 @@ class Daemon:
             self._stepped((offset - self._offset) // 1000)
             self._offset = offset
         self._gate.advance(compat.wall())
+        if compat.wall() // SLOT != self._slot:
+            self._compare()
         self.loop.at(compat.monotonic() + _LOOK_AT_CLOCK, self._watch_clock)
 
     def _sweep(self):
@@ -205,9 +269,9 @@ class Daemon:
 
     def _sum_up(self):
         """Logs how many packets were refused since the last time, by stage."""
-        news = ["%s %d" % (s, self.counters[s] - self._summed[s]) for s in STAGES if self.counters[s] > self._summed[s]]
+        news = [(s, self.counters[s] - self._summed[s]) for s in STAGES if self.counters[s] > self._summed[s]]
         if news:
-            log.info("refused since the last summary: %s", ", ".join(news))
+            self.says.summed(news)
         self._summed = dict(self.counters)
         self.loop.at(compat.monotonic() + _SUMMARY, self._sum_up)
 
@@ -216,6 +280,7 @@ class Daemon:
         heard = self._made(settings.captures)
         gate = Gate(stanzas, settings)
         gate.advance(compat.wall())
+        watch = self._watcher(settings, stanzas)
         replay = self._replay
         if (replay.path, replay.enabled) != (settings.digest_file, settings.replay):
             replay = _replay(settings)
@@ -228,68 +293,26 @@ class Daemon:
             raise
         if replay is not self._replay:  # which does not know what the other one let in
             replay.floor = max(replay.floor, compat.wall() - 1)
-        self.settings, self._gate, self._replay, self.says.replay = settings, gate, replay, replay
+        self.settings, self.stanzas, self._gate = settings, stanzas, gate
+        self._replay = self.says.replay = replay
         self._replay.ageing, self._replay.max_age = settings.ageing, settings.max_age
+        self._compare()
         await self.keeper.settle(changed, True)
+        self._exchange(watch)
 
     async def stop(self):
         """Stops listening, closes what is open (unless the settings keep it), and leaves the devices."""
-        self._door.close()
+        if self._door is not None:
+            self._door.close()
+        if self.watch is not None:
+            self.watch.stop()
         await _leave(self.captures)
         await self.keeper.stop()
 
-    def asked(self, words):
-        """Returns what a request at the socket comes to: the report, or {"done": text}, or {"error": text}."""
-        try:
-            if not words:
-                return self.report()
-            if words[0] == "open":
-                return {"done": self._open_by_hand(*words[1:])}
-            if words[0] == "close":
-                return {"done": self._close_by_hand(words[1])}
-            return {"error": "%s: no such request" % words[0]}
-        except (ValueError, TypeError, IndexError) as error:
-            return {"error": str(error)}
-        except Rejected as error:
-            return {"error": error.reason}
+    def _asked(self, words):
+        from . import desk  # nobody asks on a board
 
-    def _open_by_hand(self, source, wanted, seconds, names):
-        from .keywords import number
-
-        source, now = net.printed(net.packed(source)), compat.wall()
-        names = tuple(names.split(","))
-        for name in names:
-            if name not in self.keeper.workers:
-                raise ValueError("no port called %s runs; there are %s" % (name, ", ".join(self.keeper.workers)))
-        until = now + number(1, 8388608)(seconds, None)
-        grant = Grant(None, source, net.openings(wanted), now, until, "by hand", None, "0.0.0.0", source)
-        grant = self.keeper.open(grant, names)
-        log.info("opened %s for %s until %d, by hand", wanted, source, grant.until)
-        return "%d" % grant.id
-
-    def _close_by_hand(self, which):
-        grants, owed, _ = self.keeper.report(compat.wall())
-        found = [row["id"] for row in grants + owed if which in (row["source"], "%d" % row["id"])]
-        if not found:
-            raise ValueError("%s: neither open nor owed" % which)
-        for one in found:
-            self.keeper.closed_by_hand(one)
-        return ",".join(["%d" % one for one in found])
-
-    def report(self):
-        """Returns the state of everything as lists and dicts, for `tinyknop status`."""
-        now = compat.wall()
-        grants, owed, ports = self.keeper.report(now)
-        heard = [{"device": one.describe(), "received": one.received, "dropped": one.dropped} for one in self.captures]
-        return {
-            "started": self.started,
-            "now": now,
-            "counters": self.counters,
-            "grants": grants,
-            "owed": owed,
-            "ports": ports,
-            "captures": heard,
-        }
+        return desk.answer(self, words)
 
 
 def _replay(settings):

@@ -4,6 +4,7 @@ Two knocks may ask for overlapping openings. A Book, one per port, knows for eac
 longest of its grants lives, so that the end of one grant never closes what another still holds open.
 """
 
+import heapq
 from collections import namedtuple
 
 # source is text, openings a tuple of (protocol, port), opened and until wall-clock seconds, nat None or a Nat;
@@ -65,8 +66,18 @@ def shifted(grant, seconds):
 
 
 def part(grant, openings):
-    """Returns a grant with fewer openings."""
-    return replaced(grant, openings=tuple(openings))
+    """Returns a grant with only some of its openings, in their order."""
+    return grant if len(openings) == len(grant.openings) else replaced(grant, openings=tuple(openings))
+
+
+def first(items, most):
+    """Returns the first `most` of some items as a list, all of them where that is None."""
+    found = []
+    for item in items:
+        if len(found) == most:
+            break
+        found.append(item)
+    return found
 
 
 def seconds_left(grant, now):
@@ -74,25 +85,61 @@ def seconds_left(grant, now):
     return min(grant.until - now, grant.until - grant.opened)
 
 
+class Ends:
+    """When grants end, by the monotonic clock (ms), the next first: thousands may end in the same second."""
+
+    def __init__(self):
+        self._heap = []
+        self._at = {}  # id -> when; what the heap says otherwise is out of date
+
+    def put(self, number, deadline):
+        """Sets when the grant of this id ends, whatever was set before."""
+        self._at[number] = deadline
+        heapq.heappush(self._heap, (deadline, number))
+
+    def drop(self, number):
+        """Forgets a grant."""
+        self._at.pop(number, None)
+
+    def next(self):
+        """Returns the first deadline, None where there is none."""
+        heap = self._heap
+        while heap and self._at.get(heap[0][1]) != heap[0][0]:
+            heapq.heappop(heap)
+        return heap[0][0] if heap else None
+
+    def due(self, now, most):
+        """Returns the ids of at most so many grants whose end has come, and forgets them."""
+        found = []
+        while len(found) < most and (self.next() or now + 1) <= now:
+            found.append(heapq.heappop(self._heap)[1])
+            self.drop(found[-1])
+        return found
+
+
 class Book:
     """What one port holds open; `by_destination` where it tells grants for different addresses of ours apart."""
 
     def __init__(self, by_destination=False):
         self._by_destination = by_destination
-        self._holders = {}  # (source, opening, nat, destination) -> {grant id: grant}
+        self._holders = {}  # (source, opening, nat, destination) -> grants, a tuple: nearly always of one
 
     def _key(self, grant, opening):
         return grant.source, opening, grant.nat, grant.destination if self._by_destination else None
+
+    def empty(self):
+        """Tells whether nothing is held open."""
+        return not self._holders
 
     def enter(self, grant):
         """Enters a grant; returns the part of it that needs opening or more time, or None."""
         needed = []
         for opening in grant.openings:
-            holders = self._holders.setdefault(self._key(grant, opening), {})
-            others = [g.until for number, g in holders.items() if number != grant.id]
-            if not others or max(others) < grant.until:
+            key = self._key(grant, opening)
+            others = tuple([one for one in self._holders.get(key, ()) if one.id != grant.id])
+            if not [one for one in others if one.until >= grant.until]:
                 needed.append(opening)
-            holders[grant.id] = grant
+            self._holders[key] = others + (grant,)
         return part(grant, needed) if needed else None
 
     def strike(self, grant):
@@ -100,10 +147,11 @@ class Book:
         orphans = []
         for opening in grant.openings:
             key = self._key(grant, opening)
-            holders = self._holders.get(key)
-            if holders is None or holders.pop(grant.id, None) is None:
-                continue
-            if not holders:
+            holders = self._holders.get(key, ())
+            others = tuple([one for one in holders if one.id != grant.id])
+            if others:
+                self._holders[key] = others
+            elif holders:
                 del self._holders[key]
                 orphans.append(opening)
         return part(grant, orphans) if orphans else None
@@ -117,15 +165,14 @@ class Book:
         """Returns the grants, each with only the openings of which it is the longest holder."""
         longest = {}
         for key, holders in self._holders.items():
-            best = None
-            for grant in holders.values():
-                if best is None or grant.until > best.until:
+            best = holders[0]
+            for grant in holders[1:]:
+                if grant.until > best.until:
                     best = grant
             longest.setdefault(best.id, (best, []))[1].append(key[1])
         return [part(grant, openings) for grant, openings in longest.values()]
 
     def shift(self, seconds):
         """Moves every time by a step of the wall clock."""
-        for holders in self._holders.values():
-            for number, grant in list(holders.items()):
-                holders[number] = shifted(grant, seconds)
+        for key, holders in list(self._holders.items()):
+            self._holders[key] = tuple([shifted(grant, seconds) for grant in holders])

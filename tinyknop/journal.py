@@ -6,7 +6,7 @@
 A torn last line, which a power cut leaves, is ignored. Names are percent-encoded; "-" stands for nothing.
 """
 
-from . import log, net
+from . import log, loop, net
 from .errors import Rejected
 from .grants import Grant, Nat
 from .lines import Lines
@@ -20,20 +20,21 @@ class Journal:
     def __init__(self, path):
         self.path = path
         self._lines = Lines(path)
+        self._compacts = False
 
     def load(self):
         """Returns [(grant, port names)] of the grants that were opened and not closed; raises OSError."""
-        live = {}
+        live, known = {}, {}
         for line in self._lines.read():
             if line.endswith(b"\n"):
-                self._read(line[:-1], live)
+                self._read(line[:-1], live, known)
         return [live[number] for number in sorted(live)]
 
-    def _read(self, line, live):
+    def _read(self, line, live, known):
         try:
             words = line.decode().split(" ")
             if words[0] == "open":
-                grant, ports = _parsed(words)
+                grant, ports = _parsed(words, known)
                 live[grant.id] = (grant, ports)
             elif words[0] == "close":
                 live.pop(int(words[1]), None)
@@ -44,7 +45,28 @@ class Journal:
 
     def rewrite(self, entries):
         """Writes the file anew with just [(grant, port names)]; raises OSError."""
-        self._lines.rewrite([_line(grant, ports) for grant, ports in entries])
+        for _ in self.renewal(entries):
+            pass
+
+    def renewal(self, entries):
+        """Does the same a part at a time, as it is iterated over; what is opened and closed meanwhile is kept."""
+        return self._lines.renewal((_line(grant, ports) for grant, ports in entries))
+
+    def renew(self, entries):
+        """Does the same; a failure is only told, since the old file still tells all."""
+        try:
+            self.rewrite(entries)
+        except OSError as error:
+            log.warning("%s: cannot be written anew: %s", self.path, error)
+
+    async def compact(self, entries):
+        """Does the same with pauses: with thousands of grants it takes a second."""
+        try:
+            for _ in self.renewal(entries):
+                await loop.sleep(0)
+        except OSError as error:
+            log.warning("%s: cannot be written anew: %s", self.path, error)
+        self._compacts = False
 
     def opened(self, grant, ports, lasting):
         """Writes that a grant is about to be opened; `lasting` makes that safe from a power cut.
@@ -63,9 +85,12 @@ class Journal:
         except OSError as error:
             log.warning("%s: cannot be written: %s", self.path, error)
 
-    def overgrown(self, live):
-        """Tells whether the file is worth compacting, with so many grants live."""
-        return self._lines.overgrown(live)
+    def overgrown(self, needed):
+        """Tells whether to `compact` the file now, with so many grants live or owed."""
+        if self._compacts or not self._lines.overgrown(needed):
+            return False
+        self._compacts = True
+        return True
 
 
 def _line(grant, ports):
@@ -85,14 +110,29 @@ def _line(grant, ports):
     return " ".join(words).encode() + b"\n"
 
 
-def _parsed(words):
+def _parsed(words, known):
+    """Reads the words of a grant; `known` keeps what many have in common: (kind, word) -> what it means."""
+
+    def meant(read, word):
+        if (read, word) not in known:
+            known[read, word] = read(word)
+        return known[read, word]
+
     if len(words) != 11:
         raise ValueError
-    ports = () if words[8] == "-" else tuple([_unquoted(port) for port in words[8].split(",")])
-    source, destination, sender = [net.printed(net.packed(words[i])) for i in (2, 9, 10)]
-    opened, until = int(words[4]), int(words[5])
-    openings, stanza = net.openings(words[3]), _unquoted(words[6])
+    source, opened, until = _address(words[2]), int(words[4]), int(words[5])
+    openings, stanza = meant(net.openings, words[3]), meant(_unquoted, words[6])
+    ports, destination = meant(_names, words[8]), meant(_address, words[9])
+    sender = source if words[10] == words[2] else meant(_address, words[10])
     return Grant(int(words[1]), source, openings, opened, until, stanza, _nat(words[7]), destination, sender), ports
+
+
+def _address(word):
+    return net.printed(net.packed(word))
+
+
+def _names(word):
+    return () if word == "-" else tuple([_unquoted(name) for name in word.split(",")])
 
 
 def _nat(word):
@@ -100,8 +140,8 @@ def _nat(word):
         return None
     local, host, port, snat, every, dnat = word.split(",")
     if snat not in ("None", "masquerade"):
-        snat = net.printed(net.packed(snat))
-    host = net.printed(net.packed(host))
+        snat = _address(snat)
+    host = _address(host)
     return Nat(local == "1", host, int(port), None if snat == "None" else snat, every == "1", dnat == "1")
 
 

@@ -1,13 +1,15 @@
 """The keeper of what is open: the journal first, then the ports; extended, ended on time, recovered after a crash."""
 
 from . import compat, log, loop, ports
+from .control import Rows
 from .errors import ConfigError, PortError, Rejected
-from .grants import Grants, seconds_left
+from .grants import Ends, Grants, first, seconds_left
 from .journal import Journal
 from .says import openings
 from .worker import Worker
 
 _STOP_S = 10  # seconds that ports get to close what is open when the daemon ends
+_AT_ONCE = 100  # grants that end between two looks at the captures, where many end in the same moment
 
 
 class Keeper:
@@ -18,14 +20,19 @@ class Keeper:
         self.says = says
         self.workers = {}
         self.grants = Grants()
-        self._settings, self._stanzas = settings, stanzas
+        self._take(settings, stanzas)
         self._names = {}  # grant id -> names of its ports
         self._owed = {}  # grant id -> (grant, names of the ports that have not confirmed its close)
-        self._timers = {}  # grant id -> Timer of its end
+        self._ends = Ends()
+        self._alarm, self._due = None, 0  # Timer of the first end, and its monotonic time
         self._together = {}  # grant id -> names of the ports that have yet to open it, or all must close it
         self._carriers = {}
         self._leaving = []  # names of workers that no stanza asks for: they stay while something is held there
         self._journal = Journal(settings.state_dir + "/grants.journal")
+
+    def _take(self, settings, stanzas):
+        self._settings, self._stanzas = settings, stanzas
+        self._cuts = set([stanza.name for stanza in stanzas if stanza.cut])
 
     async def recover(self):
         """Makes the ports and brings each to what the journal says is live; raises TinyknopError or OSError."""
@@ -40,11 +47,12 @@ class Keeper:
                 self._end_at(grant, left)
             elif names:
                 self._owed[grant.id] = (grant, names)
-        asked, held = self._needed(self._stanzas)
-        for worker in self._new_workers(sorted(asked | held), self._settings, self._stanzas, self._carriers):
+        asked, held = self._needed(self._settings, self._stanzas)
+        made = self._new_workers(sorted(asked | held), self._settings, self._stanzas, self._carriers)
+        self.workers = {worker.name: worker for worker in made}  # before they start: a grant may end meanwhile
+        for worker in made:
             live = [grant for number, grant in self.grants.live.items() if worker.name in self._names[number]]
             await worker.start(live, self._owed_by(worker.name))
-            self.workers[worker.name] = worker
         self._leaving = [name for name in self.workers if name not in asked]
         self._journal.rewrite(self._entries())
 
@@ -54,9 +62,9 @@ class Keeper:
             log.error(text, name, grant.source, openings(grant))
         return name in self._settings.ports
 
-    def _needed(self, stanzas):
-        """Returns the names of the ports that stanzas ask for, and of those that a grant or an owed close needs."""
-        asked, held = set(), set()
+    def _needed(self, settings, stanzas):
+        """Returns the names of ports that stanzas and [watch] ask for, and those that a grant or owed close needs."""
+        asked, held = set(settings.blocks), set()
         for stanza in stanzas:
             asked.update(stanza.ports)
         for names in list(self._names.values()) + [names for _, names in self._owed.values()]:
@@ -82,11 +90,14 @@ class Keeper:
 
     async def cut(self, worker, grant):
         """Ends the connections that a grant let in, where its stanza says `cut`; what fails is only told."""
-        if grant.stanza not in [stanza.name for stanza in self._stanzas if stanza.cut]:
+        if grant.stanza not in self._cuts:
             return
-        if not worker.port.outlives_us and "netlink" not in self._carriers:
-            self._carriers["netlink"] = ports.carrier("netlink", {})
-        carrier = worker.port.carrier if worker.port.outlives_us else self._carriers["netlink"]
+        carrier = getattr(worker.port, "carrier", None)
+        # Not as the port: a command's programs get no right of ours, and the program conntrack would need one.
+        if carrier is None or not carrier.outlives_us:
+            if "netlink" not in self._carriers:
+                self._carriers["netlink"] = ports.carrier("netlink", {})
+            carrier = self._carriers["netlink"]
         from . import conntrack  # 4 KB on a board, where hardly anybody wants it
 
         for words in conntrack.words(grant):
@@ -148,16 +159,28 @@ class Keeper:
             self.close(number)
 
     def _end_at(self, grant, seconds):
-        timer = self._timers.pop(grant.id, None)
-        if timer is not None:
-            timer.cancel()
-        number = grant.id
-        self._timers[number] = self.loop.at(compat.monotonic() + seconds * 1000, lambda: self.close(number))
+        self._ends.put(grant.id, compat.monotonic() + seconds * 1000)
+        self._wake()
+
+    def _wake(self):
+        """Sees that the loop calls when the next grant ends."""
+        due = self._ends.next()
+        if due is not None and (self._alarm is None or due < self._due):
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._due = max(due, compat.monotonic() + 1)  # not in this turn: other things are waiting, too
+            self._alarm = self.loop.at(self._due, self._ended)
+
+    def _ended(self):
+        self._alarm = None
+        for number in self._ends.due(compat.monotonic(), _AT_ONCE):
+            self.close(number)
+        self._wake()
 
     def close(self, number):
         """Ends a grant; it is struck out of the journal once all its ports have confirmed the close."""
         self._together.pop(number, None)
-        self._timers.pop(number).cancel()
+        self._ends.drop(number)
         grant = self.grants.remove(number)
         names = [name for name in self._names.pop(number) if name in self.workers]
         self.says.closing(grant)
@@ -195,14 +218,8 @@ class Keeper:
         del self._owed[number]
         self._journal.closed(number)
         self._dismiss()
-        if self._journal.overgrown(len(self.grants.live)):
-            self._rewrite_journal()
-
-    def _rewrite_journal(self):
-        try:
-            self._journal.rewrite(self._entries())
-        except OSError as error:
-            log.warning("%s: cannot be written anew: %s", self._journal.path, error)
+        if self._journal.overgrown(len(self.grants.live) + len(self._owed)):
+            self.loop.spawn(self._journal.compact(self._entries()))
 
     def idle(self):
         """Tells whether all is said, and nothing is open that the end of the daemon would close."""
@@ -221,7 +238,7 @@ class Keeper:
         for worker in self.workers.values():
             worker.book.shift(seconds)
         self.resync()
-        self._rewrite_journal()
+        self._journal.renew(self._entries())
 
     async def change(self, settings, stanzas):
         """Starts what another configuration needs, for `settle`. Raises where it cannot, with nothing changed.
@@ -229,7 +246,7 @@ class Keeper:
         Until then the old workers are told all that happens: none of them may act for a stanza of the new one.
         """
         old, tables = self._settings.carriers, {name: _table(settings, name) for name in settings.ports}
-        carriers = {n: c for n, c in self._carriers.items() if _bare(old.get(n)) == _bare(settings.carriers.get(n))}
+        carriers = {n: c for n, c in self._carriers.items() if bare(old.get(n)) == bare(settings.carriers.get(n))}
         kept = {name: name for name, worker in self.workers.items() if tables.get(name) == worker.table}
         for name, worker in self.workers.items():  # a cycle's name is the number of its stanza, which may have changed
             heirs = [n for n in sorted(tables) if tables[n] == worker.table and n not in kept.values()]
@@ -237,7 +254,7 @@ class Keeper:
                 kept[name] = heirs[0]
         fresh = []
         if not settings.test:
-            asked, held = self._needed(stanzas)
+            asked, held = self._needed(settings, stanzas)
             names = [n for n in sorted(asked | held) if n not in kept.values() and (n in asked or n in tables)]
             made = self._new_workers(names, settings, stanzas, carriers)
             self._leaving = []  # what was found to be kept must not go meanwhile
@@ -258,13 +275,11 @@ class Keeper:
         gone, old = [worker for worker, _ in fresh], {}
         if taken:
             old, self._carriers = self._carriers, carriers
-            self._settings, self._stanzas = settings, stanzas
+            self._take(settings, stanzas)
             gone = self._install(kept, fresh)
         await self._leave(gone)
-        for name, carrier in old.items():
-            if carriers.get(name) is not carrier and hasattr(carrier, "stop"):
-                await carrier.stop()
-        asked, _ = self._needed(self._stanzas)
+        await _stopped([carrier for name, carrier in old.items() if carriers.get(name) is not carrier])
+        asked, _ = self._needed(self._settings, self._stanzas)
         self._leaving = [name for name in self.workers if name not in asked]
         self._dismiss()
 
@@ -288,7 +303,7 @@ class Keeper:
             entries = self._entries() + list(self._together.items())
             for _, held in entries:
                 held[:] = [names.get(name, name) for name in held]
-            self._rewrite_journal()
+            self._journal.renew(self._entries())
         for worker, live in fresh:
             self.workers[worker.name] = worker
             now = {n: grant for n, grant in self.grants.live.items() if worker.name in self._names[n]}
@@ -305,9 +320,8 @@ class Keeper:
     def _dismiss(self):
         """Ends workers that no stanza asks for any more, once nothing is held or owed there."""
         if self._leaving:
-            _, held = self._needed(())
-            idle = [name for name in self._leaving if name not in held]
-            self._leaving = [name for name in self._leaving if name in held]
+            idle = [name for name in self._leaving if self.workers[name].done()]
+            self._leaving = [name for name in self._leaving if name not in idle]
             if idle:
                 self.loop.spawn(self._leave([self.workers.pop(name) for name in idle]))
 
@@ -318,7 +332,10 @@ class Keeper:
             for number in list(self.grants.live):
                 self.close(number)
         deadline = compat.monotonic() + _STOP_S * 1000
-        while (self._owed or not self.idle()) and compat.monotonic() < deadline:
+        while compat.monotonic() < deadline:
+            # A device that has not answered yet, with nothing owed to it, has nothing to end.
+            if not self._owed and not [one for one in self.workers.values() if one.heard and one.busy()]:
+                break
             await loop.sleep(0.01)
         for number, (grant, names) in list(self._owed.items()):
             log.error("grant %s of %s is still owed its close by %s", number, grant.source, ", ".join(names))
@@ -327,30 +344,22 @@ class Keeper:
                 await worker.stop(flush)
             except PortError as error:
                 log.error("%s", error)
+        await _stopped(list(self._carriers.values()))
 
-    def report(self, now):
-        """Returns (rows of grants, of closes that are owed, of ports), for `tinyknop status`."""
-        grants = [_row(grant, self._names[number], now) for number, grant in self.grants.live.items()]
-        owed = [_row(grant, names, now) for grant, names in self._owed.values()]
-        rows = []
-        for name, worker in self.workers.items():
-            row = {"name": name, "device": worker.port.describe(), "failure": worker.failure, "owed": worker.owes()}
-            row["failing_since"] = worker.failing_since
-            rows.append(row)
-        return grants, owed, rows
+    def report(self, now, most=None):
+        """Returns (rows of grants, of closes that are owed, of ports), the first `most` or all of the former two.
+
+        The former two are Rows; they show what is open and owed now, whenever they are looked at.
+        """
+        live = [(grant, self._names[grant.id]) for grant in first(self.grants.live.values(), most)]
+        grants, owed = Rows(live, now), Rows(first(self._owed.values(), most), now)
+        return grants, owed, [worker.report() for worker in self.workers.values()]
 
 
-def _row(grant, names, now):
-    return {
-        "id": grant.id,
-        "source": grant.source,
-        "openings": openings(grant).split(","),
-        "stanza": grant.stanza,
-        "opened": grant.opened,
-        "until": grant.until,
-        "left": max(seconds_left(grant, now), 0),
-        "ports": list(names),
-    }
+async def _stopped(carriers):
+    for carrier in carriers:
+        if hasattr(carrier, "stop"):
+            await carrier.stop()
 
 
 def _leads_inside(port, name, settings, stanzas):
@@ -364,13 +373,9 @@ def _leads_inside(port, name, settings, stanzas):
 def _table(settings, name):
     """Returns what a port is configured with, wherever it stands in the file."""
     table = settings.ports[name]
-    return bare(table), _bare(settings.carriers.get(table.get("via")))
-
-
-def _bare(table):
-    return table and bare(table)
+    return bare(table), bare(settings.carriers.get(table.get("via")))
 
 
 def bare(table):
-    """Returns a table without the place that it was read from."""
-    return {key: value for key, value in table.items() if key != "where"}
+    """Returns a table, or None, without the place that it was read from."""
+    return table and {key: value for key, value in table.items() if key != "where"}

@@ -6,6 +6,7 @@ from . import compat, log
 
 # Lines; a file is worth writing anew when it has this many more than twice what it must hold. Flash has little room.
 SPARE = 100 if compat.MICROPYTHON else 1000
+PART = 1000  # lines between two pauses of whoever writes a file anew
 
 
 class Lines:
@@ -16,6 +17,7 @@ class Lines:
         self._file = None
         self._count = 0
         self._torn = False
+        self._since = None  # lines that came while the file is written anew
 
     def read(self, anyway=False):
         """Yields the lines of the file with their ends; a last one without its end is torn.
@@ -30,7 +32,11 @@ class Lines:
                     log.warning("%s: not ours, or others may write it: %s; chown it, chmod 600 it", self.path, what)
                     if not anyway:
                         return
-                yield from file
+                self._count = 0
+                for line in file:
+                    self._count += 1
+                    self._torn = not line.endswith(b"\n")
+                    yield line
 
     def append(self, line, lasting=False):
         """Adds a line, which reaches the system at once; `lasting` makes it safe from a power cut too."""
@@ -43,18 +49,67 @@ class Lines:
             raise OSError(28)  # ENOSPC: the disk took a part of the line
         self._torn = False
         self._count += 1
+        if self._since is not None:
+            self._since.append(line)
         if lasting:
             compat.fsync(self._file)
 
     def rewrite(self, lines):
         """Puts just these lines in the place of what was there, all at once."""
-        compat.replace(self.path, b"".join(lines))
+        for _ in self.renewal(lines):
+            pass
+
+    def renewal(self, lines):
+        """Does the same a part at a time, as it is iterated over; lines that are added meanwhile follow these.
+
+        Another one that begins before this is through puts an end to it.
+        """
+        since = self._since = []
+        new, path, count, part = None, self.path + ".new", 0, []
+        try:
+            for line in lines:
+                part.append(line)
+                count += 1
+                if count % PART == 0:
+                    new = new or _opened(path)
+                    _write(new, part)
+                    part = []
+                    yield
+                    if self._since is not since:
+                        return
+            if new is None:
+                compat.replace(self.path, b"".join(part))
+            else:
+                _write(new, part + since)
+                os.rename(path, self.path)
+        finally:
+            if new is not None:
+                new.close()
+            if self._since is since:
+                self._since = None
         if self._file is not None:
             self._file.close()
         self._file = compat.append_to(self.path)
-        self._count = len(lines)
+        self._count = count + len(since)
         self._torn = False
 
     def overgrown(self, needed):
         """Tells whether the file is worth writing anew, with so many lines needed."""
         return self._count > 2 * needed + SPARE
+
+
+def _opened(path):
+    """Opens an empty file for appending."""
+    try:
+        os.remove(path)
+    except OSError:
+        pass
+    return compat.append_to(path)
+
+
+def _write(file, lines):
+    """Writes lines that are safe from a power cut then; in parts, since a large one takes the disk long."""
+    data = b"".join(lines)
+    if file.write(data) != len(data):
+        raise OSError(28)  # ENOSPC
+    compat.fsync(file)

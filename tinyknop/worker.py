@@ -10,6 +10,7 @@ from .grants import Book, seconds_left
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1, 60  # seconds between two tries of a port that fails
 _PATIENCE = 1000  # ms that a device which outlives us gets at the start
+_TOGETHER = 1000  # opens or closes that a port is told at once; more wait their turn
 _TRIES = 10  # of a close on a blind port; then it stays owed, for a person to look at
 
 
@@ -32,16 +33,22 @@ class Worker:
         self._later = {}  # id of such a grant -> Timer of the next try
         self.failure = None  # the reason of the last failure, None while all is well
         self.failing_since = None  # wall-clock second
+        self.heard = False  # the device has answered since we run
         self._owner = owner
         self._queue = loop.Queue()
-        self._owed = []  # ids of grants whose close no device has confirmed yet
+        self._owed = set()  # ids of grants whose close no device has confirmed yet
+        self._whole = True  # the port may know more or less than what is live: comparing the device would not do
         self._task = None
         self._tried = loop.Queue()  # told of the first success or failure
         self._saying = False
         self._renewal = None  # Timer of the next telling of what the device cannot hold for so long
         self._foreign = None  # Timer of the end of what others have put there
-        if hasattr(getattr(port, "carrier", None), "lost"):  # called when a session ends that nobody is using
-            port.carrier.lost.append(self.resync)
+        # Called when a session ends that nobody is using.
+        self._lost = getattr(getattr(port, "carrier", None), "lost", None)
+        self._look = self.resync
+        if self._lost is not None:
+            self._lost.append(self._look)
+        port.pause = self._between
 
     async def start(self, grants, expired):
         """Prepares the device, takes over the journal's grants and brings the device to those that live.
@@ -51,7 +58,7 @@ class Worker:
         """
         for grant in grants:
             self.book.enter(grant)
-        self._owed = [grant.id for grant in expired]
+        self._owed = set([grant.id for grant in expired])
         self._before = expired  # grants whose close the process before us owed
         if self.blind:
             self._queue.items = [(self.book.unheld(grant), grant.id) for grant in expired]
@@ -61,6 +68,7 @@ class Worker:
             self._queue.items.insert(0, None)
         else:
             await self._synced(True)
+            self.heard = True
         self._task = loop.current().spawn(self._serve(not self.port.outlives_us))
         if self.port.outlives_us:
             timer = loop.current().at(compat.monotonic() + _PATIENCE, self._first)
@@ -92,7 +100,8 @@ class Worker:
             self.book.strike(grant)
         for grant in opened:
             self.open(grant)
-        self._owed += [grant.id for grant in owed]
+        self._owed.update([grant.id for grant in owed])
+        self._whole = True
         self._before = self._before + owed
 
     def impossible(self, grant):
@@ -112,25 +121,35 @@ class Worker:
 
     def close(self, grant):
         """Wants a grant closed; what other grants hold open stays so."""
-        self._owed.append(grant.id)
+        self._owed.add(grant.id)
         orphans = self.book.strike(grant)
         self._queue.put((orphans, grant.id))
         if grant.until > compat.wall() and (orphans is None or orphans.openings != grant.openings):
-            self.resync()  # closed by hand: what another grant still holds open has less time now
+            self._whole = True  # closed by hand: what another grant still holds open has less time now
+            self.resync()
 
     def resync(self):
         """Wants the device compared with what is live, where that can be done."""
         if not self.blind:
             self._queue.put(None)
 
+    def done(self):
+        """Tells whether nothing is held open here, and no close is owed."""
+        return self.book.empty() and not self._owed
+
     def owes(self):
         """Returns how many closes are not confirmed."""
         return len(self._owed)
 
+    def report(self):
+        """Returns the port's state as a dict, for `tinyknop status`."""
+        state = {"name": self.name, "device": self.port.describe(), "owed": self.owes()}
+        state.update({"failure": self.failure, "failing_since": self.failing_since})
+        return state
+
     def forget(self, number):
         """Lets go of a close that is owed: somebody saw to it."""
-        if number in self._owed:
-            self._owed.remove(number)
+        self._owed.discard(number)
         self._tries.pop(number, None)
         if number in self._later:
             self._later.pop(number).cancel()
@@ -145,6 +164,9 @@ class Worker:
         await self.port.stop(flush)
 
     def _end(self):
+        if self._lost is not None and self._look in self._lost:
+            self._lost.remove(self._look)
+        self.port.pause = _rest  # what is still in the queue is for others to say
         for one in [self._task, self._renewal, self._foreign] + list(self._later.values()):
             if one is not None:
                 one.cancel()
@@ -173,34 +195,59 @@ class Worker:
                 items = await self._queue.get()
                 self._saying = True
             try:
-                if self.failure is None and None not in items:
-                    for some in self._batches(items):
-                        await self._say(some)
-                else:
-                    if not self.blind:
-                        items, self._queue.items = items + self._queue.items, []
-                    await self._synced(not fresh)
-                    self._recovered()
+                looks = None in items and self.failure is None
+                if self.failure is not None or (looks and (self._whole or not hasattr(self.port, "compare"))):
+                    items, looks = await self._mended(items, fresh), False
                     fresh = True
-                    if self.blind:
-                        for some in self._batches([item for item in items if item is not None]):
-                            await self._say(some)
-                    for item in () if self.blind else items:
-                        if item is not None and item[1] is None and self.impossible(item[0]) is None:
-                            self._owner.opened(self, item[0])
+                await self._said(items)
                 items = []
+                if looks:
+                    await self.port.compare()
             except PortError as error:
                 self._failed(error)
             except Exception as error:  # whatever it is (no descriptors left, a fault of ours), closes must go on
                 log.error("%s: %s", self.port.describe(), compat.trace(error))
                 self._failed(PortError(self.port.describe(), str(error)))
 
+    async def _mended(self, items, fresh):
+        """Has the device hold what is live, which makes good for all that was to be said; returns what is left to say.
+
+        That is nothing, but for a blind port, which can only be prepared.
+        """
+        if not self.blind:
+            items, self._queue.items = items + self._queue.items, []
+        await self._synced(not fresh)
+        self._recovered()
+        if self.blind:
+            return items
+        for item in items:
+            if item is not None and item[1] is None and self.impossible(item[0]) is None:
+                self._owner.opened(self, item[0])
+        return []
+
+    async def _between(self):
+        """A pause for the port, amidst a comparison of thousands: what has come meanwhile is said now."""
+        await loop.sleep(0)
+        items, self._queue.items = self._queue.items, []
+        try:
+            await self._said(items)
+        except Exception:  # whatever it is, the worker mends it
+            self._queue.items = items + self._queue.items
+            raise
+        if None in items:
+            self._queue.items.append(None)
+
+    async def _said(self, items):
+        for some in self._batches([item for item in items if item is not None]):
+            await self._say(some)
+
     def _batches(self, items):
         """Yields items as they are to be said: opens or closes that follow one another together, where the port can."""
         many = []
         for item in items:
-            together = "open_all" if item[1] is None else "batches"
-            if many and ((item[1] is None) != (many[0][1] is None) or not getattr(self.port, together, False)):
+            closing = item[1] is not None
+            together = getattr(self.port, "batches" if closing else "open_all", False) and len(many) < _TOGETHER
+            if many and not (together and closing == (many[0][1] is not None)):
                 yield many
                 many = []
             many.append(item)
@@ -253,7 +300,7 @@ class Worker:
             self._renewal = loop.current().at(compat.monotonic() + longest * 500, self._renewed)
 
     def _renewed(self):
-        self._renewal = None
+        self._renewal, self._whole = None, True
         self.resync()
 
     async def _synced(self, prepare):
@@ -262,10 +309,13 @@ class Worker:
             await self.port.start()
         if self.blind:
             return
-        while self._before and getattr(self.port, "shared", False):  # no sync tells these from what the owner put there
-            await self.port.close(self._before[0])
-            self._before = self._before[1:]
-        owed = list(self._owed)
+        if getattr(self.port, "shared", False):  # no sync tells these from what the owner put there
+            before = [(grant, grant.id) for grant in self._before]
+            for some in self._batches(before):
+                await self.port.close(*[grant for grant, _ in some])
+            self._before = []
+        owed = sorted(self._owed)
+        self._whole = False
         now = compat.wall()
         live = [(grant, seconds_left(grant, now)) for grant in self.book.live()]
         # 0 seconds: a part of its last second is left.
@@ -287,19 +337,23 @@ class Worker:
 
     def _confirm(self, number):
         if number in self._owed:
-            self._owed.remove(number)
+            self._owed.discard(number)
             self._owner.closed(self, number)
 
     def _failed(self, error):
         if self.failure is None:
             self.failing_since = compat.wall()
             log.error("%s; trying again", error)
-        self.failure = error.reason
+        self.failure, self._whole = error.reason, True
         self._owner.failed(self)
         self._first()
 
     def _recovered(self):
         if self.failure is not None:
             log.info("%s: works again", self.port.describe())
-        self.failure = self.failing_since = None
+        self.failure, self.failing_since, self.heard = None, None, True
         self._first()
+
+
+async def _rest():
+    await loop.sleep(0)

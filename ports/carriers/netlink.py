@@ -9,7 +9,9 @@ answers during the send, so nothing here ever waits.
 import errno
 import socket
 
-from tinyknop import net, netlink
+from tinyknop.ports.shared.sets import encode, printed
+
+from tinyknop import loop, netlink
 from tinyknop.compat import MICROPYTHON
 from tinyknop.errors import PortError
 
@@ -19,12 +21,11 @@ BATCH = 64  # messages per send: their answers, 36 bytes each and charged as 768
 ANSWER = 1024  # a `recv` gives one answer, of 36 bytes, or of a few hundred before Linux 4.3 (no NETLINK_CAP_ACK)
 LISTING = 65536  # more than the largest part of a list that the kernel makes (32 KB)
 
+FIREWALL = 12  # NETLINK_NETFILTER
 TRIES = 5  # of a transaction or a list that somebody else's came between
 _EINTR, _EBUSY, _ENFILE = 4, 16, 23  # the same on all machines; MicroPython does not name them
 _AGAIN = (errno.EAGAIN, _EINTR)  # we name no generation of the ruleset, so there is no ERESTART
 _INTERRUPTED = 16  # a list's flag: it was changed meanwhile
-
-_FAMILIES = (("inet", netlink.AF_INET), ("inet6", netlink.AF_INET6))
 
 
 def _reason(code, name):
@@ -58,109 +59,14 @@ def _nft_reason(code):
     return "the kernel answers error %d" % code
 
 
-def _whole(text, top):
-    """Returns a decimal number from 0 to `top`; raises ValueError."""
-    if not text or len(text) > 10 or not all("0" <= c <= "9" for c in text) or int(text) > top:
-        raise ValueError("%r is not a number from 0 to %d" % (text, top))
-    return int(text)
-
-
-def _parse_entry(text):
-    """Returns (packed address, protocol's number, port) of "192.0.2.7,tcp:22"; raises ValueError.
-
-    The last two are None where there is nothing but an address.
-    """
-    address, comma, rest = text.partition(",")
-    if not comma:
-        return net.packed(address), None, None
-    proto, _, port = rest.partition(":")
-    known = [number for name, number in netlink.PROTOCOLS if name == proto]
-    number = known[0] if known else _whole(proto, 255)
-    if "/" in port:  # ICMP: type and code
-        kind, _, code = port.partition("/")
-        return net.packed(address), number, _whole(kind, 255) << 8 | _whole(code, 255)
-    return net.packed(address), number, _whole(port, 65535)
-
-
-def _print_entry(entry):
-    address, number, port, timeout, prefix = entry
-    text, proto = net.printed(address) if address else "?", str(number)
-    if prefix is not None and prefix < 8 * len(address):
-        text += "/%d" % prefix
-    for name, known in netlink.PROTOCOLS:
-        if known == number:
-            proto = name
-    if proto in ("icmp", "icmpv6"):
-        port = "%d/%d" % (port >> 8, port & 255)
-    if number is not None:
-        text += ",%s:%s" % (proto, port)
-    return text if timeout is None else "%s timeout %d" % (text, timeout)
-
-
-def _create(seq, name, words):
-    if not words or words[0] != "hash:ip,port" or len(words) % 2 == 0:
-        raise ValueError("only sets of type hash:ip,port can be made")
-    family, timeout, maxelem = "inet", None, None
-    for i in range(1, len(words), 2):
-        if words[i] == "family":
-            family = words[i + 1]
-        elif words[i] == "timeout":
-            timeout = _whole(words[i + 1], netlink.IPSET_LONGEST)
-        elif words[i] == "maxelem":
-            maxelem = _whole(words[i + 1], 0xFFFFFFFF)
-        else:
-            raise ValueError("%r is not an option here" % words[i])
-    if timeout is None:
-        raise ValueError("a set without a time-out would keep entries for ever")
-    for known, number in _FAMILIES:
-        if known == family:
-            return netlink.ipset_create(seq, name, number, maxelem, timeout)
-    raise ValueError("%r is not a family" % family)
-
-
-def encode(seq, words):
-    """Returns (message, set's name) for the words of one `ipset` command; raises ValueError where it knows none."""
-    rest = [word for word in words[1:] if word != "-exist"]
-    if words[0] != "ipset" or len(rest) < 2 or not 1 <= len(rest[1]) <= netlink.IPSET_MAXNAME:
-        raise ValueError("not an ipset command with the name of a set")
-    command, name, rest = rest[0], rest[1], rest[2:]
-    if command == "list" and not rest:
-        return netlink.ipset_list(seq, name), name
-    if command == "create":
-        return _create(seq, name, rest), name
-    if command == "del" and len(rest) == 1:
-        return netlink.ipset_entry(netlink.IPSET_DEL, seq, name, _parse_entry(rest[0])), name
-    if command == "add" and (len(rest) == 1 or len(rest) == 3 and rest[1] == "timeout"):
-        seconds = _whole(rest[2], netlink.IPSET_LONGEST) if len(rest) == 3 else None
-        return netlink.ipset_entry(netlink.IPSET_ADD, seq, name, _parse_entry(rest[0]), seconds), name
-    raise ValueError("not a command that this carrier knows")
-
-
-def _print_set(name, bodies):
-    """Returns the text that `ipset list` prints, less what it says about the set's memory."""
-    type_name, header, entries = "", {}, []
-    for body in bodies:
-        kind, about, more = netlink.ipset_listed(body)
-        if about:
-            type_name, header = kind, about
-        entries += more
-    shown = ["inet6" if header.get("family") == netlink.AF_INET6 else "inet"]
-    options = ("hashsize", "maxelem", "timeout", "netmask", "bitmask")
-    shown += ["%s %d" % (key, header[key]) for key in options if key in header]
-    lines = ["Name: " + name, "Type: " + type_name, "Revision: %d" % header.get("revision", 0)]
-    lines += ["Header: family " + " ".join(shown), "References: %d" % header.get("references", 0)]
-    lines += ["Number of entries: %d" % len(entries), "Members:"]
-    return "\n".join(lines + [_print_entry(entry) for entry in entries]) + "\n"
-
-
 class Carrier:
-    """One netlink socket, opened when it is first needed."""
+    """Two netlink sockets, opened when they are first needed."""
 
     outlives_us = False
 
     def __init__(self, name="netlink", options=None):
         self.name = name
-        self.socket = None
+        self.socket = self.spare = None  # the latter for lists
         self.seq = 0
 
     def describe(self):
@@ -170,7 +76,8 @@ class Carrier:
     async def start(self):
         """Opens the socket; raises PortError where the kernel has no nfnetlink."""
         if self.socket is None:
-            self.socket = self._open(12)  # NETLINK_NETFILTER
+            self.socket = self._open(FIREWALL)
+            self.spare = self.spare or self._open(FIREWALL)
 
     def _open(self, protocol):
         try:
@@ -186,8 +93,11 @@ class Carrier:
         return made
 
     async def stop(self):
-        """Closes the socket; the next word opens it again."""
+        """Closes the sockets; the next word opens them again."""
         self._close()
+        if self.spare is not None:
+            self.spare.close()
+            self.spare = None
 
     def _close(self):
         if self.socket is not None:
@@ -198,7 +108,7 @@ class Carrier:
         """Tells the kernel one command, to nft with a script as `text`; returns what `list` prints, else ""."""
         program = words[0].split("/")[-1]
         if program not in ("nft", "conntrack", "ss"):
-            return await self.say_all([words])
+            return "".join(await self.parts(*words)) if "list" in words else await self.say_all([words])
         await self.start()
         try:
             if program != "nft":
@@ -254,6 +164,52 @@ class Carrier:
         line = lines[seq - at - 1] if at < seq <= at + len(lines) else "transaction"
         raise PortError(self.name, "nft: %s: %s" % (line, _nft_reason(code)))
 
+    async def parts(self, *words):
+        """Returns an iterator of what `list` prints of a set, a few hundred entries at a time, each with its head.
+
+        The kernel makes each part when it is read, on a socket of its own: meanwhile others may have ours.
+        """
+        await self.start()
+        self.seq = (self.seq + 2) & 0x3FFFFFFF
+        try:
+            if words[0] == "ipset":
+                message, name = encode(self.seq, words)
+                return printed(name, self._dump(message, self.seq, lambda code: _reason(code, name)))
+            from tinyknop import nft
+
+            head, elements = nft.questions(self.seq - 1, words[1:])
+            answers = [(kind, body) for kind, _, _, body in self._converse(head)]
+        except ValueError as error:
+            raise PortError(self.name, "%s: %s" % (" ".join(words), error))
+        codes = [netlink.error_of(body) for kind, body in answers if kind == netlink.ERROR]
+        if [code for code in codes if code]:
+            raise PortError(self.name, "nft: %s: %s" % (" ".join(words[1:]), _nft_reason(max(codes))))
+        about = [(0, body) for kind, body in answers if kind != netlink.ERROR]
+        bodies = self._dump(elements, self.seq, lambda code: "nft: " + _nft_reason(code))
+        return (nft.printed(words[1:], about + [(1, body)]) for body in bodies)
+
+    def _dump(self, question, number, reason):
+        """Yields the bodies of the kernel's answers to the question for a list; raises PortError."""
+        own, self.spare = self.spare or self._open(FIREWALL), None
+        try:
+            own.send(question)
+            while True:
+                for kind, _, seq, body in netlink.messages(own.recv(LISTING)):
+                    if seq != number:  # a second answer to the question before
+                        continue
+                    if kind not in (netlink.ERROR, netlink.DONE):
+                        yield body
+                        continue
+                    own, self.spare = None, own
+                    if netlink.error_of(body):
+                        raise PortError(self.name, reason(netlink.error_of(body)))
+                    return
+        except OSError as error:
+            raise PortError(self.name, "netlink: error %d" % error.errno)
+        finally:
+            if own is not None:  # what it still holds belongs to no question of ours
+                own.close()
+
     def _list(self, words):
         from tinyknop import nft
 
@@ -293,44 +249,45 @@ class Carrier:
 
     async def say_all(self, commands):
         """Tells the kernel many commands, each tried whatever became of the others; then raises the first failure."""
-        await self.start()
-        failed, listed = None, []
+        failed = None
         for at in range(0, len(commands), BATCH):
-            batch = []
-            for words in commands[at : at + BATCH]:
-                try:
-                    self.seq = (self.seq + 1) & 0x3FFFFFFF
-                    batch.append((self.seq,) + encode(self.seq, words) + (words,))
-                except ValueError as error:
-                    failed = failed or "%s: %s" % (" ".join(words), error)
-            wrong, bodies = await self._exchange(batch)
-            failed = failed or wrong
-            listed += bodies
+            if at:
+                await loop.sleep(0)  # packets wait to be read
+            await self.start()
+            batch, wrong = self._encoded(commands[at : at + BATCH])
+            failed = self._exchange(batch, failed or wrong)
         if failed:
             raise PortError(self.name, failed)
-        return _print_set(commands[-1][-1], listed) if listed else ""
+        return ""
 
-    async def _exchange(self, batch):
-        """Returns (the first failure or None, the bodies of what was listed)."""
-        waiting, failed, bodies = {}, None, []
+    def _encoded(self, commands):
+        """Returns [(sequence number, message, set's name, words)], and what is wrong with the first that is none."""
+        batch, failed = [], None
+        for words in commands:
+            self.seq = (self.seq + 1) & 0x3FFFFFFF
+            try:
+                batch.append((self.seq,) + encode(self.seq, words) + (words,))
+            except ValueError as error:
+                failed = failed or "%s: %s" % (" ".join(words), error)
+        return batch, failed
+
+    def _exchange(self, batch, failed):
+        """Returns the first failure: the one that is given, or one of these commands, or None."""
+        waiting = {}
         for seq, _, name, words in batch:
             waiting[seq] = (name, words)
         try:
             if batch:
                 self.socket.send(b"".join([data for _, data, _, _ in batch]))
-            size = LISTING if any("list" in words for _, _, _, words in batch) else ANSWER
             while waiting:
-                for kind, _, seq, body in netlink.messages(self.socket.recv(size)):
-                    if seq not in waiting:
-                        continue
-                    if kind not in (netlink.ERROR, netlink.DONE):
-                        bodies.append(body)
+                for kind, _, seq, body in netlink.messages(self.socket.recv(ANSWER)):
+                    if kind != netlink.ERROR or seq not in waiting:
                         continue
                     name, words = waiting.pop(seq)
                     code = netlink.error_of(body)
                     if code and failed is None:
                         failed = "%s: %s" % (" ".join(words), _reason(code, name))
         except OSError as error:
-            await self.stop()  # what it still holds belongs to no question of ours
-            return failed or "netlink: error %d with %d answers missing" % (error.errno, len(waiting)), bodies
-        return failed, bodies
+            self._close()  # what it still holds belongs to no question of ours
+            return failed or "netlink: error %d with %d answers missing" % (error.errno, len(waiting))
+        return failed

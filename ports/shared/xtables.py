@@ -95,7 +95,8 @@ class Tables:
 
         With `apart` a table that fails does not keep us from closing what is in the other.
         """
-        put, opening, now, after = "-I" if self.options["prepend"] == "Y" else "-A", False, wall(), {}
+        put, opening, now = "-I" if self.options["prepend"] == "Y" else "-A", False, wall()
+        after, checked = {}, set()
         lines = {table: list(lines) for table, lines in self.missing.items()}
         for rule in rules:
             if rule in after:  # two grants share it
@@ -104,7 +105,8 @@ class Tables:
             said = lines.setdefault(rule.table, [])
             if add:
                 opening = True
-                said += [check for check in self.checks(rule) if check not in said]
+                said += [check for check in self.checks(rule) if (rule.table, check) not in checked]
+                checked.update([(rule.table, check) for check in self.checks(rule)])
                 said.append("%s %s %s" % (put, rule.chain, add))
             said += ["-D %s %s" % (rule.chain, text) for text in drop]
         sections, failures = [(table, lines[table]) for table in self.usable if table in lines], []

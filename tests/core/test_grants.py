@@ -1,6 +1,6 @@
 """Grants and books: a second knock extends, and the end of one grant never closes what another holds open."""
 
-from tinyknop.grants import Book, Grant, Grants, seconds_left
+from tinyknop.grants import Book, Ends, Grant, Grants, seconds_left
 
 SSH, DNS = ("tcp", 22), ("udp", 53)
 
@@ -85,3 +85,13 @@ def test_unheld_names_what_nobody_holds_open():
     book.enter(grant(2, 150))
     assert book.unheld(grant(1, 130, (SSH, DNS))).openings == (DNS,)
     assert book.unheld(grant(1, 130)) is None
+
+
+def test_grants_end_in_their_order_a_few_at_a_time_and_not_before_an_extension():
+    ends = Ends()
+    for number, deadline in ((1, 50), (2, 20), (3, 30), (4, 10), (4, 60), (5, 25)):
+        ends.put(number, deadline)
+    ends.drop(5)
+    assert ends.next() == 20
+    assert (ends.due(40, 1), ends.due(40, 9), ends.due(40, 9)) == ([2], [3], [])
+    assert (ends.next(), ends.due(99, 9), ends.next()) == (50, [1, 4], None)

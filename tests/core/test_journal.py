@@ -5,7 +5,7 @@ import os
 from tinyknop.errors import Rejected
 from tinyknop.grants import Grant, Nat, replaced
 from tinyknop.journal import Journal
-from tinyknop.lines import SPARE
+from tinyknop.lines import PART, SPARE
 
 PATH = (os.getenv("TMPDIR") or "/tmp") + "/tinyknop-test-journal"
 OPENINGS = (("tcp", 22), ("udp", 53))
@@ -114,3 +114,36 @@ def test_it_says_when_it_is_worth_compacting():
     assert journal.overgrown(1)
     assert not journal.overgrown(2)
     fresh()
+
+
+def test_what_is_opened_and_closed_while_the_file_is_written_anew_is_kept():
+    journal = fresh()
+    many = [replaced(ONE, id=number) for number in range(10, 10 + 2 * PART)]
+    journal.opened(ONE, ("firewall",), False)
+    parts = journal.renewal([(grant, ("firewall",)) for grant in many])
+    next(parts)
+    journal.closed(10)
+    next(parts)
+    journal.opened(TWO, ("firewall",), False)
+    assert list(parts) == []
+    journal.closed(11)
+    assert [grant for grant, _ in Journal(PATH).load()] == [TWO] + many[2:]
+
+
+def test_writing_anew_again_puts_an_end_to_the_one_before():
+    journal = fresh()
+    first = journal.renewal([(replaced(ONE, id=number), ()) for number in range(1, 2 * PART + 1)])
+    next(first)
+    journal.rewrite([(TWO, ("firewall",))])
+    assert list(first) == []
+    journal.closed(9)
+    assert Journal(PATH).load() == [(TWO, ("firewall",))]
+
+
+def test_a_line_after_one_that_the_process_before_tore_stands_alone():
+    with open(PATH, "wb") as file:
+        file.write(b"open 1 192.0.2.7 tcp/22 100")
+    journal = Journal(PATH)
+    assert journal.load() == []
+    journal.opened(TWO, ("firewall",), False)
+    assert Journal(PATH).load() == [(TWO, ("firewall",))]

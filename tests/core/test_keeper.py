@@ -1,8 +1,10 @@
 """The keeper: what is open stays so on every port or, where a stanza requires all of them, on none."""
 
+import json
 import os
 
 from tinyknop import keeper, log, loop
+from tinyknop.control import _parts
 from tinyknop.errors import PortError, Rejected
 from tinyknop.grants import Grant
 from tinyknop.says import Says
@@ -16,6 +18,7 @@ class Settings:
     forwarding = local_nat = flush_at_exit = test = False
     ports = {"near": {"kind": "near"}, "far": {"kind": "far"}}
     carriers = {}
+    blocks = ()
 
 
 class Stanza:
@@ -96,6 +99,24 @@ async def settled(what):
     raise AssertionError("not settled")
 
 
+def test_a_grant_that_ends_while_a_daemon_starts_is_closed_on_the_device():
+    async def body(one, near, far):
+        one.open(asked(), ["far", "near"])
+        await settled(lambda: near.held and far.held)
+        again, sync = keeper.Keeper(Settings(), [Stanza()], loop.current(), Says()), far.sync
+
+        async def slow(live):
+            await sync(live)
+            for number in list(again.grants.live):
+                again.close(number)
+
+        far.sync = slow
+        await again.recover()
+        await settled(lambda: not near.held and not far.held and not again.report(0)[1])
+
+    driven(body)
+
+
 def test_a_port_that_fails_leaves_the_other_open():
     async def body(one, near, far):
         far.broken = True
@@ -144,8 +165,8 @@ def test_a_debt_can_be_let_go_of_by_hand():
         await settled(lambda: one.workers["far"].failure)
         assert one.closed_by_hand(grant.id)
         await settled(lambda: not near.held)
-        assert one.report(0)[1][0]["ports"] == ["far"]
-        assert one.closed_by_hand(grant.id) and one.report(0)[1] == []
+        assert [row["ports"] for row in one.report(0)[1]] == [["far"]]
+        assert one.closed_by_hand(grant.id) and len(one.report(0)[1]) == 0
         assert not one.closed_by_hand(grant.id)
 
     driven(body)
@@ -239,5 +260,53 @@ def test_names_that_change_places_keep_their_workers_where_a_device_cannot_be_re
         assert [names for _, names in one._journal.load()] == [("far (old)",)]
         one.close(first.id)
         await settled(lambda: not near.held and list(one.workers) == ["far"])
+
+    driven(body)
+
+
+def test_a_report_of_many_is_said_in_parts_and_is_json():
+    async def body(one, near, far):
+        for number in range(250):
+            one.open(asked("10.0.0.%d" % (number + 1)), ("near",))
+        grants, owed, ports = one.report(0)
+        assert len(grants + owed) == 250
+        parts = list(_parts({"grants": grants, "owed": owed, "ports": ports, "open": 250, "none": None}, json.dumps))
+        assert len(parts) > 10 and max([part.count(b'"source"') for part in parts]) == 100
+        said = json.loads(b"".join(parts))
+        assert [row["id"] for row in said["grants"]] == list(range(1, 251))
+        assert said["owed"] == [] and said["open"] == 250 and said["none"] is None
+        assert json.loads(b"".join(list(_parts({}, json.dumps)))) == {}
+
+    driven(body)
+
+
+def test_carriers_are_left_at_the_end():
+    class Carrier:
+        stopped = []
+
+        async def stop(self):
+            self.stopped.append(True)
+
+    async def body(one, near, far):
+        one._carriers["line"] = Carrier()
+        await one.stop()
+        assert Carrier.stopped == [True]
+
+    driven(body)
+
+
+def test_a_device_that_has_never_answered_is_not_waited_for_at_the_end():
+    async def body(one, near, far):
+        async def silent():
+            await loop.sleep(60)
+
+        near.start = silent
+        again = keeper.Keeper(Settings(), [Stanza()], loop.current(), Says())
+        kept, keeper._STOP_S = keeper._STOP_S, 5
+        began = keeper.compat.monotonic()
+        await again.recover()  # waits a second for it
+        await again.stop()
+        keeper._STOP_S = kept
+        assert keeper.compat.monotonic() - began < 4000
 
     driven(body)

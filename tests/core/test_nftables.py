@@ -139,8 +139,11 @@ def test_chain_of_iptables_is_refused_unless_it_is_named():
 def test_open_is_one_transaction_then_a_look_at_the_rules():
     door, tape, _ = port()
     drive(door.open(grant(openings=(("tcp", 22), ("udp", 53))), 30))
-    udp = [line.replace("tcp . 22", "udp . 53") for line in (ADD % 1, DELETE, ADD % 30)]
-    assert tape.lines == [WRITE] + ["  " + line for line in [ADD % 1, DELETE, ADD % 30] + udp] + [LOOK]
+    lines = []
+    for line in (ADD % 1, DELETE, ADD % 30):
+        before, _, element = line.partition("{ ")
+        lines.append("  " + before + "{ " + element[:-2] + ", " + element.replace("tcp . 22", "udp . 53"))
+    assert tape.lines == [WRITE] + lines + [LOOK]
 
 
 def test_ipv6_goes_to_the_other_set_in_one_spelling():
@@ -193,7 +196,7 @@ def test_rule_that_is_gone_is_put_back_by_the_next_knock():
     assert "delete rule inet filter input handle 6" in said(tape)  # the one that was left, so that none is doubled
 
 
-def test_sync_deletes_strays_first_and_leaves_what_is_right():
+def test_sync_deletes_strays_and_leaves_what_is_right():
     elements = "elements = { 192.0.2.9 . tcp . 22 timeout 1h expires 59m59s992ms,\n"
     elements += (
         "\t\t 192.0.2.7 . tcp . 22 timeout 30s expires 19s500ms,\n 192.0.2.8 . udp . 53 timeout 9m expires 992ms }"
@@ -202,10 +205,8 @@ def test_sync_deletes_strays_first_and_leaves_what_is_right():
     drive(door.sync([(grant(), 20), (grant(2, "192.0.2.8", (("udp", 53),)), 100), (grant(3, "2001:db8::7"), 9)]))
     head = "element inet filter tinyknop_open4 { "
     assert said(tape) == [
-        "add " + head + "192.0.2.9 . tcp . 22 timeout 1s }",
-        "delete " + head + "192.0.2.9 . tcp . 22 }",
-        "add " + head + "192.0.2.8 . udp . 53 timeout 1s }",
-        "delete " + head + "192.0.2.8 . udp . 53 }",
+        "add " + head + "192.0.2.8 . udp . 53 timeout 1s, 192.0.2.9 . tcp . 22 timeout 1s }",
+        "delete " + head + "192.0.2.8 . udp . 53, 192.0.2.9 . tcp . 22 }",
         "add " + head + "192.0.2.8 . udp . 53 timeout 100s }",
         "add element inet filter tinyknop_open6 { 2001:db8::7 . tcp . 22 timeout 9s }",
     ]

@@ -304,3 +304,84 @@ def test_a_close_that_is_let_go_of_is_not_said_again():
         await one.stop(False)
 
     assert driven(device, body) == []
+
+
+def test_an_opening_is_said_amidst_a_long_comparison_and_a_close_too():
+    class Long(Device):
+        batches = True
+        seen = []
+
+        async def compare(self):
+            one.open(grant(2, source="192.0.2.8"))
+            one.close(grant(1))
+            await self.pause()
+            self.seen.append(list(self.held))
+
+    device, one = Long(), None
+
+    async def body(made):
+        nonlocal one
+        one = made
+        await one.start([], [])
+        one.open(grant(1))
+        await settled(one, lambda: device.held == ["192.0.2.7"])
+        one.resync()
+        await settled(one, lambda: device.seen)
+
+    assert driven(device, body) == [1]
+    assert device.seen == [["192.0.2.8"]]
+
+
+def test_what_fails_amidst_a_comparison_is_made_good():
+    class Long(Device):
+        async def compare(self):
+            one.open(grant(1))
+            self.failures = [PortError("device", "busy")]
+            await self.pause()
+
+    device, one = Long(), None
+
+    async def body(made):
+        nonlocal one
+        one = made
+        await one.start([], [])
+        one.resync()
+        await settled(one, lambda: device.held == ["192.0.2.7"] and one.failure is None)
+        assert one._owner.begun == [1]
+
+    driven(device, body)
+
+
+def test_a_burst_is_told_in_parts():
+    class Many(Device):
+        parts = []
+
+        async def open_all(self, pairs):
+            self.parts.append(len(pairs))
+
+    device = Many()
+
+    async def body(one):
+        await one.start([], [])
+        for number in range(2500):
+            one.open(grant(number + 1, source="10.0.%d.%d" % (number >> 8, number & 255)))
+        await settled(one, lambda: len(one._owner.begun) == 2500)
+
+    driven(device, body)
+    assert device.parts == [1000, 1000, 500]
+
+
+def test_a_worker_that_leaves_is_not_called_when_its_carrier_loses_a_session():
+    class Carrier:
+        lost = []
+
+    device = Device()
+    device.carrier = Carrier
+
+    async def body(one):
+        await one.start([], [])
+        assert len(Carrier.lost) == 1
+        await one.leave()
+
+    driven(device, body)
+    assert Carrier.lost == []

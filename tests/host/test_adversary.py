@@ -184,6 +184,7 @@ class Wanted:
     test = forwarding = local_nat = False
     flush_at_exit = True
     carriers = {}
+    blocks = ()
 
     def __init__(self, state_dir, tables):
         self.state_dir, self.ports = str(state_dir), tables
@@ -328,20 +329,20 @@ class Slow:
     outlives_us = self_timed = False
     held = []
 
-    def __init__(self, pause):
-        self.pause = pause
+    def __init__(self, delay):
+        self.delay = delay
 
     def describe(self):
         return "slow"
 
     async def start(self):
-        await loop.sleep(self.pause)
+        await loop.sleep(self.delay)
 
     async def open(self, grant, seconds):
         self.held.append(grant.source)
 
     async def close(self, *grants):
-        await loop.sleep(self.pause)
+        await loop.sleep(self.delay)
 
     async def sync(self, live):
         self.held[:] = [grant.source for grant, _ in live]
