@@ -16,6 +16,8 @@ def serve(path):
     from tinyknop import log
 
     settings, stanzas = read(path)
+    if settings.user:
+        raise ConfigError(path, "user: MicroPython cannot become another user: take it out")
     state(settings.state_dir)
     daemon = start(settings, stanzas)
     ends = []
@@ -48,31 +50,28 @@ def start(settings, stanzas):
     return daemon
 
 
-class Record:
-    """The attributes of a Settings or Stanza, without what could read one."""
-
-    def __init__(self, other):
-        for name in other.__dict__:
-            setattr(self, name, other.__dict__[name])
-
-
 def read(path):
-    """Returns the settings and stanzas of a file, and forgets the readers and tables of keywords: 90 KB of heap."""
-    from tinyknop import config
+    """Returns the settings and stanzas of a file, and forgets what could read it: tables of keywords, 70 KB of heap."""
+    from tinyknop import ready
 
-    settings, stanzas = config.load(path)
-    settings, stanzas = Record(settings), [Record(one) for one in stanzas]
-    settings.entries = ()
-    del config
+    made = ready.load(path) if path.endswith(".json") else None
+    if made is None:
+        from tinyknop import config
+
+        settings, stanzas = config.load(path)
+        settings.entries = ()
+        made = ready.bare(settings), [ready.bare(one) for one in stanzas]
+        del config
+    del ready
     package = sys.modules["tinyknop"]
     for name in list(sys.modules):
         part = name.split(".")[1:2]
-        if part and part[0] in ("config", "settings", "stanza", "keywords"):
+        if part and part[0] in ("config", "settings", "stanza", "keywords", "ready"):
             del sys.modules[name]
             if hasattr(package, part[0]):
                 delattr(package, part[0])
     gc.collect()
-    return settings, stanzas
+    return made
 
 
 def state(path):

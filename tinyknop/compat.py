@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import time
+from binascii import a2b_base64
 
 MICROPYTHON = sys.implementation.name == "micropython"
 
@@ -20,8 +21,18 @@ if MICROPYTHON:
         _ticks[0] = now
         return _ticks[1]
 
+    _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
     def only_in(data, alphabet):
         """Tells whether every byte of `data` is one of `alphabet` (both bytes)."""
+        if alphabet == _BASE64:  # the decoder passes over all other bytes; it takes a thirtieth of the time
+            whole = len(data) // 4 * 4
+            try:
+                if len(a2b_base64(data[:whole])) * 4 != whole * 3:
+                    return False
+            except ValueError:
+                return False
+            data = data[whole:]
         return not data.strip(alphabet)  # stops at the first byte that is not; a loop is 9 times slower
 
     def room(size):
@@ -37,12 +48,19 @@ if MICROPYTHON:
 
     def peer(addr):
         """Returns (address, port), the address packed, of what `recvfrom` gave as the sender."""
-        if isinstance(addr, tuple):  # a board, which knows IPv4 only and no inet_pton
-            return bytes([int(part) for part in addr[0].split(".")]), addr[1]
+        if isinstance(addr, tuple):  # a board, which has no inet_pton
+            return _packed(addr[0]), addr[1]
         port = addr[2] << 8 | addr[3]
         if len(addr) >= 28:
             return bytes(addr[8:24]), port
         return bytes(addr[4:8]), port
+
+    def _packed(host):
+        if ":" not in host:
+            return bytes([int(part) for part in host.split(".")])
+        head, _, tail = host.partition("::")
+        head, tail = [[int(group, 16) for group in part.split(":") if group] for part in (head, tail)]
+        return b"".join([word.to_bytes(2, "big") for word in head + [0] * (8 - len(head) - len(tail)) + tail])
 
     # A file written a line at a time: MicroPython's unix port passes every write straight to write(2).
     def append_to(path):
@@ -105,7 +123,8 @@ def urandom(count):
 
 def sockaddr(host, port):
     """Returns what `bind` and `sendto` take for a host name or address; raises OSError for an unknown name."""
-    return socket.getaddrinfo(host, port)[0][-1]
+    # As bytes: for a str CPython loads the tables of Unicode, for IDNA: 1 MB, and no part of OpenWrt's python3-light.
+    return socket.getaddrinfo(host.encode(), port)[0][-1]
 
 
 def exists(path):

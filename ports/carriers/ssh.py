@@ -4,7 +4,8 @@ POSIX shell (profile "shell" or "openwrt"), so that a command costs one round tr
 The child takes no settings but those named here, knows the device's host key from a file of the carrier's own, and
 never asks anybody: an unknown key is refused, with its fingerprint and the command that accepts it. Log in by a key
 wherever the device can; where it cannot, `password_file` is typed at the child's own terminal, which carries nothing
-else, once it asks. CPython only: MicroPython has no child processes that could be talked to.
+else, once it asks. On MicroPython's unix port it is started by `tinyknop.child_small`: there only a key will do, and no
+jump host.
 """
 
 import errno
@@ -38,7 +39,6 @@ END_S = 2  # that a child gets to say goodbye
 class Carrier(dialogue.Carrier):
     """A router or shell behind ssh; `dialogue.Carrier` holds the session."""
 
-    idle = None  # the child itself notices the end of a session
     late = 130  # a kernel goes on sending for a child that was killed: 102 s by tcp(7)'s 8 tries
 
     def __init__(self, name, options):
@@ -52,6 +52,8 @@ class Carrier(dialogue.Carrier):
         self.whole("port", 1, 65535)
         self.whole("keepalive", 1, 3600)
         self.terminal = not self.profile.shell
+        if not self.terminal:  # a router logs an idle user out; of a shell the child notices the end by itself
+            self.idle = None
         self.dropbear = given["binary"].split("/")[-1].startswith("dbclient")
         self.typed = bool(given["password_file"] or given["password_env"])
         if self.dropbear and not given["known_hosts"].endswith("/.ssh/known_hosts"):
@@ -62,7 +64,7 @@ class Carrier(dialogue.Carrier):
     async def connect(self):
         """Starts the child; raises PortError where there is none to be had."""
         if MICROPYTHON:
-            raise PortError(self.name, "ssh needs CPython: on MicroPython use a serial line")
+            return await self.held()
         try:
             return _Child(self.argv(), self.password() if self.typed else "", self.home())
         except OSError as error:
@@ -71,6 +73,18 @@ class Carrier(dialogue.Carrier):
                 package = "dropbear-bin" if self.dropbear else "openssh-client"
                 reason = "not found (on Debian: apt install %s)" % package
             raise PortError(self.name, "%s: %s" % (self.options["binary"], reason))
+
+    async def held(self):
+        """Starts the child where all its words have to be plain ones: MicroPython's unix port."""
+        from tinyknop.child_small import hold
+
+        if self.typed or self.options["jump"]:
+            raise PortError(self.name, "MicroPython logs in by key_file alone, and through no jump host")
+        home = ["HOME=" + self.home()] if self.dropbear else []
+        try:
+            return await hold(["env", "TERM=dumb"] + home + self.argv())
+        except OSError as error:
+            raise PortError(self.name, "%s: cannot be started (error %d)" % (self.options["binary"], error.errno))
 
     def argv(self):
         """Returns the child's words."""

@@ -2,8 +2,8 @@
 
 import os
 
-from tinyknop import compat, config, log
-from tinyknop.config import access, compiled, fwknopd
+from tinyknop import compat, config, log, ready
+from tinyknop.config import access, fwknopd
 from tinyknop.errors import ConfigError
 
 STANZA = "SOURCE ANY\nKEY secret\n"
@@ -246,7 +246,7 @@ def test_json_gives_back_what_was_compiled():
         if compat.MICROPYTHON:  # compiled on a computer, read here
             return
         settings, found = config.load(files.path("a.conf"))
-        files.write("b.json", compiled.dump(settings, found))
+        files.write("b.json", ready.dump(settings, found))
         again, same = config.load(files.path("b.json"))
         assert (again.state_dir, again.captures, again.ports) == (settings.state_dir, settings.captures, settings.ports)
         assert (same[0].open_ports, same[0].timeout, same[0].where) == ((("tcp", 22),), 9, found[0].where)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.need import share
 from tinyknop import config, log
-from tinyknop.config import fwknopd
+from tinyknop.config import compiled, fwknopd
 from tinyknop.errors import ConfigError
 from tinyknop.host import fwknopd as front
 from tinyknop.host import fwrequest, rcfile
@@ -337,7 +337,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), inner),
     max_leaves=12,
 )
-DOCUMENTS = st.dictionaries(st.sampled_from(config.compiled.TABLES), JSON).map(lambda tree: json.dumps(tree).encode())
+DOCUMENTS = st.dictionaries(st.sampled_from(compiled.TABLES), JSON).map(lambda tree: json.dumps(tree).encode())
 
 
 @given(BYTES | DOCUMENTS)

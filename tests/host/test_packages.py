@@ -124,6 +124,6 @@ def test_example_configuration_compiles(tmp_path, kind):
     env = dict(os.environ, PYTHONPATH=str(ROOT))
     for words in (["keygen", "-o", "alice.key"], ["compile", "tinyknop.toml", "-o", "tinyknop.json"]):
         subprocess.run([sys.executable, "-m", "tinyknop", *words], cwd=tmp_path, env=env, check=True)
-    settings = json.loads((tmp_path / "tinyknop.json").read_text())
-    assert settings["stanza"] and settings["port"]
+    made = json.loads((tmp_path / "tinyknop.json").read_text())
+    assert made["stanzas"] and made["settings"]["ports"]
     assert kind == "unix" or json.loads((ROOT / "boards" / kind / "board.json").read_text())["ssid"]

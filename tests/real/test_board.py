@@ -16,13 +16,16 @@ from scripts.stage import stage
 from tests.need import need
 from tests.real import cables, net, peers
 from tests.real.test_frr import Edge
-from tinyknop import Keys, Packet, compat, config, ports, seal
+from tinyknop import Keys, Packet, compat, config, ports, ready, seal
 from tinyknop.control import Door
 from tinyknop.daemon import Daemon
 from tinyknop.gate import Datagram
 from tinyknop.loop import Loop
 from tinyknop.settings import Settings
 from tinyknop.stanza import Stanza
+
+sys.path.insert(0, os.path.join(peers.ROOT, "scripts"))
+import package  # noqa: E402  (a script finds its neighbours in its own folder)
 
 ROOT = peers.ROOT
 STANDINS = os.path.join(ROOT, "tests", "real", "standins")
@@ -109,12 +112,19 @@ class Board:
         argv = [sys.executable, "-m", "tinyknop", "compile", toml, "-o", self.home + "/tinyknop.json"]
         subprocess.run(argv, check=True, env=dict(os.environ, PYTHONPATH=ROOT))
 
-    def power(self, ready="bytes of heap are free"):
+    def compile(self):
+        """Puts what `make board` makes for the configuration in the place of the sources."""
+        shutil.rmtree(self.home + "/tinyknop")
+        os.remove(self.home + "/board.py")
+        package.compile_for(self.home + "/lib", ready.load(self.home + "/tinyknop.json")[0])
+        self.env["MICROPYPATH"] = "%s/lib:%s:.frozen" % (self.home, STANDINS)
+
+    def power(self, said="bytes of heap are free"):
         """Switches the board on."""
         argv = ["env", "-C", self.home, need("micropython"), "main.py"]
         board = peers.Process(self.network, self.network.server, argv, self.env)
-        if ready:
-            board.wait_line(ready)
+        if said:
+            board.wait_line(said)
         return board
 
     def told(self, kind="pin"):
@@ -146,6 +156,8 @@ def test_door_opens_and_closes_and_the_clock_was_set_before(open_network, tmp_pa
     need("fwknop")
     board = Board(open_network, tmp_path, kind)
     board.configure(DOOR.format(home=board.home, more=""), timeout=1)
+    if kind == "rp2":
+        board.compile()
     TimeServer(open_network)
     running = board.power()
     peers.fwknop(open_network)
@@ -159,7 +171,7 @@ def test_no_knock_is_heard_before_the_time_is_known(open_network, tmp_path):
     board = Board(open_network, tmp_path)
     board.configure(DOOR.format(home=board.home, more=""), timeout=1)
     server = TimeServer(open_network, answers=False)
-    running = board.power(ready=None)
+    running = board.power(said=None)
     deadline = time.monotonic() + 10
     while not server.asked:
         assert time.monotonic() < deadline, running.text()
@@ -192,6 +204,7 @@ def test_knock_goes_to_the_console_of_a_real_router_and_is_taken_back(tmp_path):
         board = Board(network, tmp_path)
         board.env["UART_1"] = cable.device
         board.configure(ROUTER.format(home=board.home), timeout=2)
+        board.compile()
         TimeServer(network)
         running = board.power()
         peers.fwknop(network)
@@ -204,7 +217,7 @@ def test_knock_goes_to_the_console_of_a_real_router_and_is_taken_back(tmp_path):
 def test_what_is_wrong_is_said_and_the_board_tries_again(open_network, tmp_path):
     board = Board(open_network, tmp_path)
     peers.write(board.home + "/tinyknop.json", '{"stanza": []}')
-    running = board.power(ready=None)
+    running = board.power(said=None)
     running.wait_line("tinyknop.json")
 
 

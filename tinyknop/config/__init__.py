@@ -3,6 +3,7 @@
 import os
 import time
 
+from .. import ready
 from ..errors import ConfigError
 from ..settings import RUN_DIR, Settings
 from ..stanza import Stanza, days
@@ -19,6 +20,9 @@ def load(path):
             raise ConfigError(path, "TOML is read on CPython only: make JSON of it with `tinyknop compile`")
         settings, stanzas = toml.load(path)
     elif path.endswith(".json"):
+        made = ready.load(path)
+        if made is not None:
+            return made
         from . import compiled  # each format's reader only where it is wanted: a board has 200 KB
 
         settings, stanzas = compiled.load(path)
@@ -71,36 +75,17 @@ def finish(settings, stanzas, where):
             stanza.name = "#%d" % stanza.number
     settings.fits(stanzas)
     for stanza in stanzas:
-        able(stanza, settings)
+        ready.able(stanza, settings)
     return settings, stanzas
-
-
-def able(stanza, settings):
-    """Raises ConfigError where this machine cannot run or open what a stanza allows."""
-    if stanza.gpg_home is not None and not is_directory(stanza.gpg_home):
-        raise ConfigError(stanza.where, "GPG_HOME_DIR: %s is not a directory: check the path" % stanza.gpg_home[:80])
-    accounts = (stanza.exec_user, stanza.exec_group, stanza.sudo_user, stanza.sudo_group)
-    if stanza.cmd_exec or stanza.gpg is not None or any(accounts):
-        try:
-            execute = __import__("tinyknop.host.execute", None, None, ("check",))
-        except ImportError:
-            raise ConfigError(stanza.where, "commands and GPG need CPython: take ENABLE_CMD_EXEC and GPG_* out")
-        execute.check(stanza, settings)
-
-
-def is_directory(path):
-    """Tells whether a directory is there."""
-    try:
-        return os.stat(path)[0] & 0o170000 == 0o040000
-    except (OSError, ValueError):
-        return False
 
 
 def keys_from(path, where=None, warn=None):
     """Returns the entries of a key file; one that others can read is refused, or warned of where fwknop would."""
     try:
         mode = os.stat(path)[0]
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        if error.args[0] == 13:  # EACCES
+            raise ConfigError(where or path, "key_file: no right to read %s: be its owner, or root" % path)
         raise ConfigError(where or path, "key_file: %s is not there: make it with `tinyknop keygen -o FILE`" % path)
     if warn is None and mode & 0o077:
         raise ConfigError(where or path, "key_file: others can read %s: chmod 600 it" % path)

@@ -1,7 +1,8 @@
-"""The JSON form: every entry as it was read, keys taken in, for a board that has no TOML.
+"""JSON written by hand, for where there is no TOML; what `tinyknop compile` makes is read by `tinyknop.ready`.
 
-{"daemon": [[name, text, where], ...], "capture": [{...}], "port": {name: {...}}, "carrier": {...}, "stanza": [[...]]}
-A table written by hand may be an object as well: {"name": "alice", "openings": ["tcp/22"], "timeout": 30}.
+{"daemon": {"state_dir": "/s"}, "capture": [{"kind": "udp"}], "port": {name: {...}}, "carrier": {name: {...}},
+"stanza": [{"name": "alice", "openings": ["tcp/22"], "timeout": 30}, ...]}
+Entries of the daemon and of a stanza may be a list as well: [[name, text, "FILE:LINE"], ...].
 """
 
 from ..errors import ConfigError
@@ -9,22 +10,7 @@ from ..settings import Settings
 from ..stanza import Stanza
 from .fwknopd import contents
 
-TABLES = ("daemon", "capture", "port", "carrier", "stanza", "target")
-
-
-def dump(settings, stanzas):
-    """Returns the JSON text of what `load` would give."""
-    import json  # 3 MB and 7 ms that a daemon started from another format does without
-
-    return json.dumps(
-        {
-            "daemon": [list(entry) for entry in settings.entries],
-            "capture": settings.captures,
-            "port": settings.ports,
-            "carrier": settings.carriers,
-            "stanza": [[list(entry) for entry in stanza.entries()] for stanza in stanzas],
-        }
-    )
+TABLES = ("daemon", "capture", "port", "carrier", "stanza", "target", "watch")
 
 
 def load(path):
@@ -44,6 +30,7 @@ def load(path):
     settings.captures = [_options(one, path + ":capture") for one in _list(whole, "capture", path)]
     settings.ports = _named(whole, "port", path)
     settings.carriers = _named(whole, "carrier", path)
+    settings.watch = _options(whole["watch"], path + ":watch") if "watch" in whole else None
     stanzas = []
     for number, table in enumerate(_list(whole, "stanza", path)):
         where = "%s:stanza %d" % (path, number + 1)

@@ -2,8 +2,7 @@
 
 import argparse
 
-from tinyknop import config
-from tinyknop.config import compiled
+from tinyknop import config, ready
 from tinyknop.errors import ConfigError
 from tinyknop.host import keygen
 
@@ -14,7 +13,7 @@ def main(words):
     parser.add_argument("file", metavar="FILE", help="tinyknop.toml, fwknopd.conf, access.conf or JSON")
     parser.add_argument("-o", "--output", metavar="FILE", help="write it there; it holds the keys")
     options = parser.parse_args(words)
-    text = compiled.dump(*config.load(options.file))
+    text = ready.dump(*config.load(options.file))
     if options.output is None:
         print(text)
         return 0

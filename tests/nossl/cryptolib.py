@@ -1,0 +1,3 @@
+"""Not there without a TLS library."""
+
+raise ImportError("no module named 'cryptolib'")
