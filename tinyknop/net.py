@@ -5,7 +5,7 @@ Reading is strict: one text for one meaning. No leading zeros (octal to some rea
 
 
 def _number(text, top):
-    if not text or len(text) > 5 or not all("0" <= c <= "9" for c in text):
+    if not text or len(text) > 5 or text.strip("0123456789"):
         raise ValueError("%r is not a number" % text)
     value = int(text)
     if value > top or (text[0] == "0" and len(text) > 1):
@@ -123,7 +123,7 @@ def opening(text):
     proto, slash, port = text.partition("/")
     if proto not in ("tcp", "udp") or not slash:
         raise ValueError("%r is not an opening such as tcp/22 or udp/53" % text)
-    if not 1 <= len(port) <= 5 or not all("0" <= c <= "9" for c in port) or not 1 <= int(port) <= 65535:
+    if not 1 <= len(port) <= 5 or port.strip("0123456789") or not 1 <= int(port) <= 65535:
         raise ValueError("%r has no port from 1 to 65535" % text)
     return proto, int(port)
 

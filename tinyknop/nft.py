@@ -116,14 +116,15 @@ def _lookup(pen, table, key, into_map, name):
 
 
 def _rule(pen, table, words):
-    """Returns the expressions of "KEY @SET accept", "KEY @SET masquerade" or "dnat ip to KEY map @MAP"."""
+    """Returns the expressions of "KEY @SET accept" (or drop, or masquerade) or "dnat ip to KEY map @MAP"."""
     before, _, after = words.partition(" @")
-    if after.endswith(" accept") or after.endswith(" masquerade"):
-        name, _, verdict = after.rpartition(" ")
+    name, _, verdict = after.rpartition(" ")
+    if verdict in ("accept", "drop", "masquerade"):
         made = _lookup(pen, table, before, False, name)
         if verdict == "masquerade":
             return made + pen.expression("masq")
-        return made + pen.expression("immediate", pen.number(1, 0), pen.nest(2, pen.nest(2, pen.number(1, 1))))
+        code = pen.number(1, int(verdict == "accept"))
+        return made + pen.expression("immediate", pen.number(1, 0), pen.nest(2, pen.nest(2, code)))
     kind, family, to, key = (before.split(" ", 3) + [""] * 3)[:4]
     if kind not in ("dnat", "snat") or to != "to" or not key.endswith(" map"):
         raise ValueError("not a rule that is made here")

@@ -3,7 +3,7 @@
 from . import net
 from .errors import ConfigError
 from .hints import MAX_AGE
-from .keywords import Keywords, address, anything, number, text, yes
+from .keywords import Keywords, address, anything, number, one_of, text, yes
 
 STATE_DIR = "/var/lib/tinyknop"
 RUN_DIR = "/run/fwknop"  # where fwknopd's files are unless FWKNOP_RUN_DIR says otherwise
@@ -146,8 +146,12 @@ KEYWORDS = Keywords(
         ("ACCESS_FILE", None, "access_file", text, "/etc/fwknop/access.conf"),
         ("ACCESS_FOLDER", None, "access_folder", text, None),
         ("LOCALE", None, "locale", text, None),
+        # Who to be once started; fwknopd warns of the name and goes on.
+        (None, "user", "user", text, None),
         ("SYSLOG_IDENTITY", None, "syslog_identity", text, "fwknopd"),
         ("SYSLOG_FACILITY", None, "syslog_facility", facility, "LOG_DAEMON"),
+        (None, "log", "log", one_of(("text", "logfmt", "json")), "text"),
+        (None, "log_to", "log_to", one_of(("stderr", "syslog", "journald")), "stderr"),
         ("VERBOSE", None, "verbose", number(0, 1 << 31), 0),
     )
     + _twins("IPT")
@@ -187,10 +191,13 @@ class Settings:
         self.captures = []
         self.ports = {}
         self.carriers = {}
+        self.watch = None  # the table [watch]
+        self.blocks = ()  # names of the ports by which it blocks
 
     def fits(self, stanzas):
         """Raises ConfigError where stanzas do not go with the settings; makes the ports of command cycles."""
         # A capture of HTTP requests has no use but this.
+        self.blocks = tuple([name for name in (self.watch or {}).get("ports", "").split(",") if name])
         self.http = self.http or "http" in [one.get("kind") for one in self.captures]
         if self.http and self.proxies is None:
             from .web import PROXIES

@@ -13,7 +13,7 @@ try:
 except ImportError:  # below Python 3.11
     import tomli as tomllib  # type: ignore[no-redef]
 
-TABLES = ("daemon", "capture", "port", "carrier", "stanza", "target")
+TABLES = ("daemon", "capture", "port", "carrier", "stanza", "target", "watch")
 NATIVE = ("name", "openings", "timeout", "max_timeout", "key_file", "ports", "require_all", "require_hint", "cut")
 DEEPEST = 8  # parts of a key that are told apart; we have four, and thousands would take quadratic time
 LARGEST = 16 << 20  # bytes; ten thousand stanzas are 3 MB
@@ -234,6 +234,7 @@ def load(path):
     settings.captures = [document.options("capture", number) for number in range(document.array("capture"))]
     settings.ports = {name: document.options("port", name) for name in document.named("port")}
     settings.carriers = {name: document.options("carrier", name) for name in document.named("carrier")}
+    settings.watch = document.options("watch") if "watch" in document.data else None
     stanzas = []
     for number in range(document.array("stanza")):
         entries = [(native(name), text, where) for name, text, where in document.entries("stanza", number)]
