@@ -18,7 +18,7 @@ import traceback
 import common
 import plot
 
-ORDER = "ports flood stanzas grants devices micropython rules watch".split()
+ORDER = "ports flood stanzas hot grants devices micropython rules watch".split()
 DOCS, README = os.path.join(common.ROOT, "docs", "bench.md"), os.path.join(common.ROOT, "README.md")
 SHORT = (  # section, row, what the README calls it where that differs
     ("ports", "knock to open, median", ""),

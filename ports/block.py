@@ -6,6 +6,7 @@ made anew at each comparison, in one transaction with its elements. Needs nf_tab
 """
 
 from tinyknop import net
+from tinyknop.compat import whole
 from tinyknop.errors import ConfigError, PortError
 
 OPTIONS = {
@@ -40,7 +41,7 @@ class Port:
         where = options.get("where", "port." + name)
         if not 1 <= len(self.table) <= 31 or not all([c in LETTERS for c in self.table]):
             raise ConfigError(where, 'port.%s: table = "%s": 1 to 31 letters, digits or "_"' % (name, self.table))
-        if not self.maxelem.isdigit() or not 1 <= int(self.maxelem) < 1 << 30:
+        if not 1 <= whole(self.maxelem) < 1 << 30:
             raise ConfigError(where, "port.%s: maxelem = %s: say how many sources" % (name, self.maxelem))
 
     async def start(self):

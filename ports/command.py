@@ -5,6 +5,7 @@ open runs the open command again; one that fails is not repeated, as nobody know
 """
 
 from tinyknop import log
+from tinyknop.compat import whole
 from tinyknop.errors import ConfigError, PortError
 
 OPTIONS = {
@@ -35,7 +36,7 @@ class Port:
                 raise ConfigError(where, 'port.%s: %s is missing (a command, or "NONE" for close)' % (name, option))
             self.templates.append(None if option == "close" and template == ["NONE"] else template)
         timeout = options.get("timeout") or "60"
-        if not timeout.isdigit() or len(timeout) > 7 or not int(timeout):
+        if not 1 <= whole(timeout) < 10000000:
             raise ConfigError(where, "port.%s: timeout = %s: say how many seconds, as in 60" % (name, timeout))
         self.seconds = int(timeout)
 

@@ -5,7 +5,7 @@ for so many milliseconds at every knock that opens, whatever time was asked for:
 A board that loses its power lets go of the pin; have a resistor pull it to off until the daemon is up again.
 """
 
-from tinyknop.compat import monotonic
+from tinyknop.compat import monotonic, whole
 from tinyknop.errors import ConfigError, PortError
 from tinyknop.loop import current
 
@@ -32,7 +32,7 @@ class Port:
             raise ConfigError(where, "port.%s: active = %s: it is high or low" % (name, options["active"]))
         self.on = 1 if options["active"] == "high" else 0
         pulse = options["pulse"] or "0"
-        if not pulse.isdigit() or len(pulse) > 5:
+        if not 0 <= whole(pulse) < 100000:
             raise ConfigError(where, "port.%s: pulse = %s: say how many milliseconds, as in 500" % (name, pulse))
         self.pulse = int(pulse)
         self._open = set()  # (source, opening) of what holds it on

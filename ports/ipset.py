@@ -10,7 +10,7 @@ theirs once we have looked: at the start, by SIGHUP, and at the daemon's regular
 """
 
 from tinyknop import log, net
-from tinyknop.compat import monotonic
+from tinyknop.compat import monotonic, whole
 from tinyknop.errors import ConfigError, PortError
 
 OPTIONS = {
@@ -50,7 +50,7 @@ class Port:
         for one in (self.set, self.six):
             if not 1 <= len(one) <= 31 or not all(c in LETTERS for c in one):
                 raise ConfigError(where, NAMES % (name, one))
-        if not self.maxelem.isdigit() or len(self.maxelem) > 9 or int(self.maxelem) < 1:
+        if not 1 <= whole(self.maxelem) < 1 << 30:
             raise ConfigError(where, SIZES % (name, self.maxelem))
         self.kinds = {self.set: MADE, self.six: MADE}  # name -> (type, whether entries have an end)
         self.claims = {}  # entry -> {opening: monotonic time in ms at which it ends}

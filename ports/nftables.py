@@ -25,7 +25,7 @@ program is needed at all.
 from collections import namedtuple
 
 from tinyknop import log, net
-from tinyknop.compat import monotonic
+from tinyknop.compat import monotonic, whole
 from tinyknop.errors import ConfigError, PortError
 
 OPTIONS = {
@@ -78,7 +78,7 @@ class Port:
         try:
             if not plain(self.table) or len(self.table) > 15:
                 raise ValueError('table = "%s": a name has 1 to 15 letters, digits, "_" or "-"' % self.table)
-            if not self.maxelem.isdigit() or not 1 <= int(self.maxelem) < 1 << 30:
+            if not 1 <= whole(self.maxelem) < 1 << 30:
                 raise ValueError("maxelem = %s: say how many elements a set may hold, as in 65536" % self.maxelem)
             for hook, option in (("input", "chain"), ("forward", "forward_chain")):
                 words = [item.split() for item in options[option].split(",") if item.strip()]

@@ -97,6 +97,11 @@ else:
         return os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab", 0)
 
 
+def whole(text):
+    """Returns a text of 1 to 12 digits as a number, -1 for any other; `isdigit` knows more digits than `int` does."""
+    return int(text) if 0 < len(text) < 13 and all(["0" <= c <= "9" for c in text]) else -1
+
+
 def trace(error):
     """Returns where an exception came from, as text of several lines."""
     import io
@@ -105,9 +110,12 @@ def trace(error):
     if MICROPYTHON:
         sys.print_exception(error, out)
     else:
-        import traceback
+        try:
+            import traceback
 
-        traceback.print_exception(type(error), error, error.__traceback__, file=out)
+            traceback.print_exception(type(error), error, error.__traceback__, file=out)
+        except OSError:  # no descriptor left, even for this; who asks is the last to see the fault
+            return repr(error)
     return out.getvalue()
 
 

@@ -7,6 +7,7 @@ from collections import namedtuple
 from time import gmtime
 
 from tinyknop import net
+from tinyknop.compat import whole
 from tinyknop.errors import ConfigError
 
 ROLES = (  # a chain's role, the option that names it; in fwknopd's order of creation
@@ -45,7 +46,7 @@ def chain(spec):
     if len(fields) != 6 or not plain or not all(fields):
         raise ValueError("six fields of letters, digits and _, as in ACCEPT, filter, INPUT, 1, FWKNOP_INPUT, 1")
     for position in (fields[3], fields[5]):
-        if not position.isdigit() or len(position) > 5 or int(position) > 65536:
+        if not 0 <= whole(position) <= 65536:
             raise ValueError("a position is a number up to 65536")
     if len(fields[4]) > 28:
         raise ValueError("a chain's name has at most 28 characters")
@@ -136,7 +137,7 @@ def recognised(text):
     """Returns (words, time) of a listed rule with an `_exp_` comment, the end that we add taken out; else None."""
     head, mark, tail = text.partition(MARK)
     stamp = tail.split(" ")[0]
-    if not mark or not stamp.isdigit():
+    if not mark or whole(stamp) < 0:
         return None
     before, end, after = head.partition(UNTIL)
     if end:

@@ -5,6 +5,7 @@ kinds are files beside it, each with a subclass of Port that says how the device
 """
 
 from tinyknop import log, net
+from tinyknop.compat import whole
 from tinyknop.errors import ConfigError, PortError
 
 
@@ -113,10 +114,10 @@ class Port:
 def key(line):
     """Reads (source, end) of a printed rule, or None where it has no `_exp_` with a time."""
     said = line.replace('"', "").split()
-    stamps = [word[5:] for word in said if word.startswith("_exp_") and word[5:].isdigit()]
+    stamps = [whole(word[5:]) for word in said if word.startswith("_exp_") and whole(word[5:]) >= 0]
     if not stamps or "from" not in said[:-1]:
         return None
-    return said[said.index("from") + 1], int(stamps[0])
+    return said[said.index("from") + 1], stamps[0]
 
 
 def check(name, options, flags, tops=()):
@@ -127,7 +128,7 @@ def check(name, options, flags, tops=()):
             raise ConfigError(where, "port.%s: %s is Y or N, not %s" % (name, option, options[option]))
     for option in sorted(tops):
         said = options[option]
-        if not said.isdigit() or len(said) > 6 or not 1 <= int(said) <= tops[option]:
+        if not 1 <= whole(said) <= tops[option]:
             reason = "port.%s: %s is a number from 1 to %d, not %s"
             raise ConfigError(where, reason % (name, option, tops[option], said))
         numbers[option] = int(said)

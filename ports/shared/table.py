@@ -2,6 +2,7 @@
 
 import os
 
+from tinyknop.compat import whole
 from tinyknop.errors import ConfigError, PortError
 
 
@@ -27,7 +28,7 @@ class Table:
     def whole(self, option, least, top):
         """Returns an option's number; raises ConfigError."""
         text = self.options[option]
-        if not text.isdigit() or len(text) > 9 or not least <= int(text) <= top:
+        if not least <= whole(text) <= top:
             self.wrong(
                 "carrier.%s: %s = %s: write a whole number from %d to %d" % (self.name, option, text, least, top)
             )

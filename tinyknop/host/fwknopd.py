@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 
-from tinyknop import __version__, config, crypto, log
+from tinyknop import __version__, compat, config, crypto, log
 from tinyknop.config import fwknopd as reader
 from tinyknop.errors import ConfigError, TinyknopError
 from tinyknop.host import pidfile
@@ -74,7 +74,7 @@ def refuse(options):
                 fits = False
             if not fits:
                 raise ConfigError("--" + name, "[*] %s: no such %s: check the path" % (options[name], what))
-    if "packet-limit" in options and not options["packet-limit"].isdigit():
+    if "packet-limit" in options and compat.whole(options["packet-limit"]) < 0:
         raise ConfigError("--packet-limit", "%s: write a number of packets" % options["packet-limit"])
 
 

@@ -135,7 +135,8 @@ def auto_dl(text):
     if not 0 <= level <= 5:
         raise ValueError("%d is no danger level from 0 to 5" % level)
     proto, _, some = (words[2] if len(words) > 2 else "").partition("/")
-    return Auto(net.network(words[0]), level, proto.lower(), ports(some)[1] if some else ())
+    found = ports(some) if some else None
+    return Auto(net.network(words[0]), level, proto.lower(), found[1] if found else ())
 
 
 def rule_dl(text):
@@ -149,7 +150,7 @@ def icmp_types(path):
     found, kind = set(), None
     for _, text in lines(path):
         number = text.split()[0]
-        if not number.isdigit():
+        if not number.isdigit() or len(number) > 3:
             continue
         if len(text) - len(text.lstrip()) < 3:  # codes stand further to the right than their type
             kind = int(number)

@@ -33,6 +33,8 @@ def parse(line, mark=b"SID"):
     if not found:
         return None
     first, second = _fields(head), _fields(b"PROTO=" + tail)
+    if b"OUT" not in first:  # it stands behind what ends a head: not of LOG's making
+        return None
     try:
         source, destination = [net.packed(_text(first.get(name, b""))) for name in (b"SRC", b"DST")]
     except ValueError:
