@@ -39,6 +39,7 @@ TESTS = (
     ("wg", "wireguard-tools"),
     ("capsh", "libcap2-bin"),
     ("setpriv", "util-linux"),
+    ("prlimit", "util-linux"),
     ("nsenter", "util-linux"),
     ("shellcheck", "shellcheck"),
     ("apparmor_parser", "apparmor"),

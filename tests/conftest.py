@@ -1,5 +1,7 @@
 """Settings for all tests: hypothesis' share of `make test` and of `make soak`."""
 
+import locale
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -13,9 +15,13 @@ settings.register_profile("soak", max_examples=20000, **COMMON)
 settings.load_profile("soak" if SOAK else "test")
 
 
+AT_FIRST = log.sink, log.threshold, locale.setlocale(locale.LC_ALL)
+
+
 @pytest.fixture(autouse=True)
-def log_as_it_was():
-    """Gives the log back what a test took from it: all tests of a worker share one process."""
-    kept = log.sink, log.threshold
+def nothing_left_over():
+    """Gives the log and the locale back what a test took from them: all tests of a worker share one process."""
+    log.sink, log.threshold = AT_FIRST[:2]
     yield
-    log.sink, log.threshold = kept
+    log.sink, log.threshold = AT_FIRST[:2]
+    locale.setlocale(locale.LC_ALL, AT_FIRST[2])

@@ -5,6 +5,7 @@ OpenWrt's shell libraries, and busybox as its shell. Nothing outside sees it, an
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 
 from tests.need import need
@@ -104,9 +105,12 @@ class Router:
         os.symlink(need("micropython"), os.path.join(self.upper, "usr/bin/micropython"))
         mounts = "mount --make-rprivate / && mount -t overlay overlay -o lowerdir=/,upperdir=%s,workdir=%s/work %s"
         binds = " && mount --bind /proc %s/proc && mount --bind /dev %s/dev && mount -t tmpfs -o mode=755 tmpfs %s/tmp"
-        script = (
-            mounts % (self.upper, self.dir, self.root) + binds % ((self.root,) * 3) + " && echo up && exec sleep inf"
-        )
+        script = mounts % (self.upper, self.dir, self.root) + binds % ((self.root,) * 3)
+        # MicroPython's wheel runs in a Python, which may lie below /tmp, or on a disk of its own.
+        for path in {sys.prefix, sys.base_prefix}:
+            if not path.startswith("/usr"):
+                script += " && mkdir -p {0}{1} && mount --bind {1} {0}{1}".format(self.root, path)
+        script += " && echo up && exec sleep inf"
         argv = ["unshare", "--mount", "sh", "-c", script]
         self.holder = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said = self.holder.stdout.readline()

@@ -60,7 +60,7 @@ def test_status_shows_knocks_refusals_and_an_interface_that_is_down(guarded):
     shown = tinyknop(daemon, "status")
     for text in (
         "open now: 1",
-        "alice  1 knocks  last",
+        "alice  1 knock   last",
         "bob    no knock",
         "openings  1",
         "packet eth0:62201:",
