@@ -21,9 +21,6 @@ ASKED = (
     "KEY", "KEY_BASE64", "HMAC_KEY", "HMAC_KEY_BASE64", "GPG_RECIPIENT", "GPG_SIGNER", "GPG_SIGNING_PW",
     "GPG_SIGNING_PW_BASE64",
 )  # fmt: skip
-# One key, two spellings.
-TWINS = {"KEY": "KEY_BASE64", "HMAC_KEY": "HMAC_KEY_BASE64", "GPG_SIGNING_PW": "GPG_SIGNING_PW_BASE64"}
-TWINS.update({second: first for first, second in TWINS.items()})
 TEMPLATE = """\
 # .fwknoprc: what the fwknop client takes when its command line does not say.
 #
