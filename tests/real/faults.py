@@ -97,7 +97,7 @@ class Run:
         self.kind, self.rng = kind, random.Random("%s %s" % (kind, seed))
         self.lab = Lab(kind)
         self.knocks, self.proven, self.faults = [], [], []
-        self.unsaid = 0  # commands that waited for their turn when the daemon was killed: nobody runs them later
+        self.unsaid = set()  # sources whose command waited for its turn at a kill: nobody runs it later
         self.points = self.hups = self.replayed = self.number = self.killed = 0
         self.slowest = 0  # seconds after a start until all was as it should be
 
@@ -176,8 +176,8 @@ class Run:
             late = self.overdue(held, now)
             wanting = missing if wanting is None else wanting & missing
             if self.lab.by_command and looked > SAID:
-                self.unsaid += len(wanting & recent)
-                wanting -= recent
+                self.unsaid |= wanting & recent
+                wanting -= self.unsaid
             if not (wanting or late) or looked > SETTLE:
                 break
         self.slowest = max(self.slowest, looked)
@@ -228,7 +228,7 @@ def main(words):
     run = Run(kind, seed)
     faults = run.run(points)
     print("\n".join(faults))
-    counts = (kind, run.points, len(run.knocks), run.hups, run.replayed, run.unsaid, len(faults), run.slowest)
+    counts = (kind, run.points, len(run.knocks), run.hups, run.replayed, len(run.unsaid), len(faults), run.slowest)
     said = "%s: killed %d times amidst %d knocks and %d SIGHUPs, %d replays: %d unsaid, %d faults; "
     said += "all in order %.2f s after a start"
     print(said % counts)
