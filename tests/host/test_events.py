@@ -142,14 +142,22 @@ def test_plain_text_stays_as_it_is(monkeypatch):
     assert log.sink is kept
 
 
-@pytest.mark.parametrize("identity, places", [("tinyknop", {}), ("mine", {"syslog_identity": "x.toml:1"})])
-def test_syslog_gets_level_and_line_under_our_name(monkeypatch, identity, places):
+# Compiled settings have no places.
+NAMED = [
+    ("tinyknop", "fwknopd", {}),
+    ("mine", "mine", {"syslog_identity": "x.toml:1"}),
+    ("mine", "mine", {}),
+    ("fwknopd", "fwknopd", {"syslog_identity": "x.toml:1"}),
+]
+
+
+@pytest.mark.parametrize("identity, name, places", NAMED)
+def test_syslog_gets_level_and_line_under_our_name(monkeypatch, identity, name, places):
     monkeypatch.setattr(log, "sink", log.sink)
     said, opened = [], []
     monkeypatch.setattr(events, "LOG", "/dev/null")
     monkeypatch.setattr("syslog.openlog", lambda *words: opened.append(words))
     monkeypatch.setattr("syslog.syslog", lambda level, text: said.append((level, text)))
-    name = "mine" if places else "fwknopd"
     assert events.use(wanted(log="text", log_to="syslog", syslog_identity=name, places=places)) is None
     log.error("no space")
     events.use(wanted(log_to="syslog", places=places)).closing(GRANT)

@@ -157,7 +157,9 @@ def use(settings):
     """
     form = FORMS[settings.log]
     places = getattr(settings, "places", {})  # compiled settings have none
-    name = settings.syslog_identity if "syslog_identity" in places else NAME
+    # "fwknopd" is what SYSLOG_IDENTITY is where nobody has set it.
+    unset = settings.syslog_identity == "fwknopd" and "syslog_identity" not in places
+    name = NAME if unset else settings.syslog_identity
     write = to_stderr
     if settings.log_to == "syslog":
         syslog.openlog(name, syslog.LOG_PID, getattr(syslog, settings.syslog_facility))
