@@ -1,17 +1,27 @@
 """Going to the background, and where the log goes then: what fwknopd's front end does as a daemon."""
 
+from __future__ import annotations
+
 import os
 import sys
 
 from tinyknop import log
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def plain(level, text):
+    from tinyknop.settings import Settings
+
+    Sink = Callable[[str, str], None]  # of a line's level and text
+
+
+def plain(level: str, text: str) -> None:
     """Writes a line to stderr as fwknopd does: no time, no level."""
     sys.stderr.write(text + "\n")
 
 
-def stand_in():
+def stand_in() -> None:
     """Puts /dev/null where standard input, output or error is closed; else what is opened next gets its number."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -20,14 +30,14 @@ def stand_in():
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w"))
 
 
-def to_syslog(settings, also=None):
+def to_syslog(settings: Settings, also: Sink | None = None) -> None:
     """Sends the log to syslog, and to another sink as well."""
     import syslog
 
     syslog.openlog(settings.syslog_identity, syslog.LOG_PID, getattr(syslog, settings.syslog_facility))
     levels = {"debug": syslog.LOG_DEBUG, "info": syslog.LOG_INFO, "warning": syslog.LOG_WARNING}
 
-    def sink(level, text):
+    def sink(level: str, text: str) -> None:
         syslog.syslog(levels.get(level, syslog.LOG_ERR), text)
         if also:
             also(level, text)
@@ -35,7 +45,7 @@ def to_syslog(settings, also=None):
     log.sink = sink
 
 
-def daemonize():
+def daemonize() -> int:
     """Goes to the background; the first process waits until the second says through the pipe that it is ready.
 
     Returns the pipe's end. fwknopd's first process ends at once, so that nobody learns of a start that failed.
@@ -51,7 +61,7 @@ def daemonize():
     return ready
 
 
-def detach(ready):
+def detach(ready: int) -> None:
     """Lets the first process end, and leaves its terminal and directory."""
     os.chdir("/")
     nowhere = os.open(os.devnull, os.O_RDWR)

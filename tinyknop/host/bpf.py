@@ -3,10 +3,18 @@
 A program is a list of (code, jump if true, jump if false, value), as in `capture/filters.py`.
 """
 
+from __future__ import annotations
+
 import ctypes
 import subprocess
 
 from tinyknop.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Program = list[tuple[int, int, int, int]]
 
 DLT_RAW = 12
 LONGEST = 4096  # instructions; the kernel takes no more
@@ -26,7 +34,7 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_uint), ("instructions", ctypes.POINTER(_Instruction))]
 
 
-def compile(text, where="filter", link=DLT_RAW):
+def compile(text: str, where: str = "filter", link: int = DLT_RAW) -> Program:
     """Returns the program of a filter for packets of a link type (libpcap's number); raises ConfigError at `where`.
 
     A name of a host in it is looked up, which may take as long as that takes.
@@ -46,7 +54,7 @@ def compile(text, where="filter", link=DLT_RAW):
     return program
 
 
-def _library():
+def _library() -> ctypes.CDLL | None:
     for name in LIBRARIES:
         try:
             return ctypes.CDLL(name)
@@ -55,7 +63,7 @@ def _library():
     return None
 
 
-def _by_libpcap(library, text, link):
+def _by_libpcap(library: ctypes.CDLL, text: str, link: int) -> Program:
     """Returns the program; raises ValueError with libpcap's words."""
     library.pcap_open_dead.restype = ctypes.c_void_p
     library.pcap_geterr.restype = ctypes.c_char_p
@@ -72,7 +80,7 @@ def _by_libpcap(library, text, link):
         library.pcap_close(handle)
 
 
-def _by_tcpdump(text, link):
+def _by_tcpdump(text: str, link: int) -> Program:
     """Returns the program; raises ValueError with tcpdump's words, OSError where there is none."""
     if link not in NAMES:
         raise ValueError("not for packets of link type %d" % link)
@@ -86,7 +94,7 @@ def _by_tcpdump(text, link):
 
 
 _SIZES = {0x00: 4, 0x08: 2, 0x10: 1}
-_COMPUTE = {
+_COMPUTE: dict[int, Callable[[int, int], int]] = {
     0x00: lambda a, b: a + b,
     0x10: lambda a, b: a - b,
     0x20: lambda a, b: a * b,
@@ -99,7 +107,7 @@ _COMPUTE = {
     0x90: lambda a, b: a % b,
     0xA0: lambda a, b: a ^ b,
 }
-_COMPARE = {
+_COMPARE: dict[int, Callable[[int, int], bool]] = {
     0x10: lambda a, b: a == b,
     0x20: lambda a, b: a > b,
     0x30: lambda a, b: a >= b,
@@ -107,7 +115,7 @@ _COMPARE = {
 }
 
 
-def run(program, data, size=None):
+def run(program: Program, data: bytes, size: int | None = None) -> int:
     """Returns how many bytes of a packet a program keeps (0: drop it); `size`: its length on the wire, where cut.
 
     Does what the kernel does: a load beyond the end and a division by zero drop the packet.
@@ -138,7 +146,7 @@ def run(program, data, size=None):
             a, x = (x, x) if code & 0x80 else (a, a)
 
 
-def _load(code, k, x, data, size, memory):
+def _load(code: int, k: int, x: int, data: bytes, size: int, memory: list[int]) -> int | None:
     """Returns the value that a load gives, None beyond the packet's end."""
     mode = code & 0xE0
     if mode in (0x00, 0x60, 0x80):

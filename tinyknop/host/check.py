@@ -3,6 +3,8 @@
 With --live it tries a running set-up instead, which `live.py` does.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 
@@ -11,28 +13,35 @@ from tinyknop.errors import ConfigError
 from tinyknop.host import toml
 from tinyknop.host.serve import number_of, shut
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinyknop.settings import Settings
+    from tinyknop.stanza import Gpg, Stanza
+
 SHORT_KEY = 16  # bytes; below it trying all keys of a captured packet comes into reach
 SHORT_HMAC_KEY = 16
 
 
-def openings(pairs):
+def openings(pairs: Sequence[tuple[str, int]]) -> str:
     """Returns "tcp/22, udp/53"."""
     return ", ".join("%s/%d" % pair for pair in pairs)
 
 
-def networks(nets):
+def networks(nets: Sequence[tuple[bytes, int]] | None) -> str:
     """Returns the networks of a stanza as people write them."""
     if nets is None:
         return "anybody"
     return ", ".join(net.printed(base) + ("/%d" % bits if bits < 8 * len(base) else "") for base, bits in nets)
 
 
-def title(stanza):
+def title(stanza: Stanza) -> str:
     """Returns what a stanza is called."""
     return "stanza %s (%s)" % (stanza.name or stanza.number, stanza.where)
 
 
-def says(stanza):
+def says(stanza: Stanza) -> list[str]:
     """Returns the lines that say what a stanza allows."""
     what = openings(stanza.open_ports) if stanza.open_ports is not None else "any port"
     if getattr(stanza, "restrict_ports", ()):
@@ -65,14 +74,14 @@ def says(stanza):
     return lines
 
 
-def signers(gpg):
+def signers(gpg: Gpg) -> str:
     """Returns whose signatures a stanza takes."""
     if not gpg.require_sig:
         return "of anybody, signed or not"
     return "signed by " + ", ".join((gpg.fingerprints or ()) + (gpg.remote_ids or ()) or ("anybody in the keyring",))
 
 
-def weak(settings, stanzas):
+def weak(settings: Settings, stanzas: Sequence[Stanza]) -> list[str]:
     """Returns a line for each setting that is allowed and not wise."""
     lines = []
     if not settings.ageing:
@@ -81,6 +90,7 @@ def weak(settings, stanzas):
         lines.append("no memory of digests: a packet can be used again while it is young; leave it on")
     for stanza in stanzas:
         keys = stanza.keys
+        assert keys is not None  # its key file has been read
         lines += weak_gpg(stanza)
         if keys.hmac_key is None:
             lines.append("%s: no HMAC: every packet is decrypted unchecked; add an HMAC key" % title(stanza))
@@ -99,7 +109,7 @@ def weak(settings, stanzas):
     return lines
 
 
-def weak_gpg(stanza):
+def weak_gpg(stanza: Stanza) -> list[str]:
     """Returns a line for each thing about a stanza's GPG, or its commands, that is allowed and not wise."""
     lines = []
     gpg = stanza.gpg
@@ -114,7 +124,7 @@ def weak_gpg(stanza):
     return lines
 
 
-def inlets(settings):
+def inlets(settings: Settings) -> list[str]:
     """Returns a line for each capture, made as the daemon would make it; raises ConfigError."""
     from tinyknop import capture
 
@@ -126,7 +136,7 @@ def inlets(settings):
     return lines
 
 
-def absent(settings):
+def absent(settings: Settings) -> list[str]:
     """Returns a line for each thing that the daemon needs at its start and that is not on this machine."""
     from socket import if_nameindex
 
@@ -142,7 +152,7 @@ def absent(settings):
     return lines
 
 
-def outlets(settings):
+def outlets(settings: Settings) -> list[str]:
     """Returns a line for each port, and below it the rule that its owner must have."""
     import tinyknop.ports as ports  # mypy cannot see that ports/ is tinyknop.ports
 
@@ -161,7 +171,7 @@ def outlets(settings):
     return lines
 
 
-def watched(settings, stanzas):
+def watched(settings: Settings, stanzas: Sequence[Stanza]) -> list[str]:
     """Returns the line about the log watch; raises ConfigError for a table that is wrong."""
     if settings.watch is None:
         return []
@@ -170,7 +180,7 @@ def watched(settings, stanzas):
     return [Watcher(settings, stanzas, None, None).means()]
 
 
-def targets(path):
+def targets(path: str) -> list[str]:
     """Returns a line for each target of a TOML file, once all of it is understood."""
     from tinyknop import client
 
@@ -186,7 +196,7 @@ def targets(path):
     return lines
 
 
-def is_rc(path):
+def is_rc(path: str) -> bool:
     """Tells whether a file is an .fwknoprc: it is called so, or begins with a [stanza]."""
     from tinyknop.host import rcfile
 
@@ -198,12 +208,12 @@ def is_rc(path):
     return path.endswith("fwknoprc") or bool(first and rcfile.header(first[0]))
 
 
-def rc_lines(path):
+def rc_lines(path: str) -> list[str]:
     """Returns a line for each stanza of an .fwknoprc, once all of it is understood; raises TinyknopError."""
     from tinyknop import log
     from tinyknop.host import fwrequest, rcfile
 
-    def strict(level, text):
+    def strict(level: str, text: str) -> None:
         if level in ("warning", "error"):
             raise ConfigError(path, text)
 
@@ -224,12 +234,12 @@ def rc_lines(path):
     return lines
 
 
-def is_client(path):
+def is_client(path: str) -> bool:
     """Tells whether a TOML file has targets and nothing for a server."""
     return path.endswith(".toml") and set(toml.Document(path).data) == {"target"}
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """Returns the parser of our words."""
     made = argparse.ArgumentParser(
         "tinyknop check",
@@ -240,7 +250,7 @@ def parser():
     return made
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Says what a configuration means; exit status 1 where it is broken."""
     if "--live" in words:
         from tinyknop.host import live

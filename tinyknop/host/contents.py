@@ -4,9 +4,11 @@ Headers vary in length, and a content may stand a distance behind one whose plac
 smaller than what the rule says, so that nothing is missed. What has one place only is compared there, by u32.
 """
 
+from __future__ import annotations
+
 from . import u32
 from .literals import literals
-from .snort import decoded, quoted
+from .snort import Options, decoded, quoted
 
 LONGEST = 127  # bytes in one string match; at 128 iptables says "too long"
 FARTHEST = 0xFFFF  # --from and --to
@@ -20,14 +22,14 @@ NO_HEADERS = ((20, 60), (40, 40))
 class Content:
     """One text to look for: bytes, how, and the first and last payload offset at which it may begin (None: any)."""
 
-    def __init__(self, data, negated=False, nocase=False):
+    def __init__(self, data: bytes, negated: bool = False, nocase: bool = False) -> None:
         self.data, self.negated, self.nocase = data, negated, nocase
-        self.given = {}  # offset, depth, distance, within
+        self.given: dict[str, int] = {}  # offset, depth, distance, within
         self.first = self.buffered = False
         self.low: int = 0
         self.high: int | None = None
 
-    def words(self, proto, six):
+    def words(self, proto: str, six: bool) -> list[str]:
         """Returns the string match; the kernel wants the whole text before --to (older ones: its beginning)."""
         least, most = HEADERS.get(proto, NO_HEADERS)[six]
         data = self.data[:LONGEST]
@@ -42,9 +44,10 @@ class Content:
         return words + (["--to", str(end)] if end < FARTHEST else [])
 
 
-def contents(options: tuple) -> "tuple[list, bool]":
+def contents(options: Options) -> tuple[list[Content], bool]:
     """Returns (Contents with their places, whether a pcre is approximated); raises ValueError."""
-    found, approximate = [], False
+    found: list[Content] = []
+    approximate = False
     for name, value in options:
         if name in ("content", "uricontent"):
             negated, text = quoted(value)
@@ -61,7 +64,7 @@ def contents(options: tuple) -> "tuple[list, bool]":
     return found, approximate
 
 
-def _of_pcre(value):
+def _of_pcre(value: str) -> tuple[list[Content], bool]:
     """Returns (Contents of a pcre's literals, whether they say less than the pcre)."""
     negated, text = quoted(value)
     if negated:
@@ -73,7 +76,7 @@ def _of_pcre(value):
     return [Content(part.encode("latin-1", "replace"), False, nocase) for part in parts], not plain
 
 
-def _modify(content, name, value):
+def _modify(content: Content, name: str, value: str) -> None:
     if name in POSITIONS:
         sign = -1 if value.startswith("-") and name in ("offset", "distance") else 1
         content.given[name] = sign * u32.number(value.lstrip("-+") if sign < 0 else value, FARTHEST)
@@ -85,7 +88,7 @@ def _modify(content, name, value):
         content.buffered = True
 
 
-def _place(found):
+def _place(found: list[Content]) -> None:
     """Works out where each content may begin, from the places of those before it."""
     low: int = 0
     high: int | None = 0  # where the last one may have ended

@@ -4,6 +4,8 @@ It replaces itself by a copy in new network and mount namespaces (and a user nam
 empty /run of its own. All it makes lives there, so the kernel removes it with the last process, whatever happens.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -15,6 +17,10 @@ import time
 
 from tinyknop.host import demo_net
 from tinyknop.host.demo_net import CLIENT, KNOCK_PORT, SERVER, SERVICE_PORT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TIMEOUT = 3  # seconds that a knock opens the port for
 SET = "tinyknop"
@@ -64,14 +70,14 @@ class Unexpected(Exception):
 class Story:
     """Tells the steps, each with the time since the start."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.began = time.monotonic()
 
-    def tell(self, text):
+    def tell(self, text: str) -> None:
         """Prints what has just happened."""
         print("%6d ms  %s" % ((time.monotonic() - self.began) * 1000, text), flush=True)
 
-    def expect(self, good, text, otherwise):
+    def expect(self, good: bool, text: str, otherwise: str) -> None:
         """Tells `text` if the step was as expected, else ends the demo with `otherwise`."""
         if not good:
             raise Unexpected(otherwise)
@@ -81,14 +87,14 @@ class Story:
 class Demo:
     """The server's side of the demo (firewall, daemon), and what both sides look at."""
 
-    def __init__(self, net):
+    def __init__(self, net: demo_net.Network) -> None:
         self.net = net
-        self.daemon = None  # set by start()
+        self.daemon: subprocess.Popen[bytes] | None = None  # set by start()
         self.log = HOME + "/daemon.log"
-        self.iptables = None  # the flavour that works here
+        self.iptables = ""  # the flavour that works here
         self.ipset = False
 
-    def firewall(self):
+    def firewall(self) -> None:
         """Drops all that comes in, but for connections already made; finds out what this kernel lets us use."""
         established = ["-m", "conntrack", "--ctstate", "ESTABLISHED", "-j", "ACCEPT"]
         complaints = []
@@ -110,11 +116,11 @@ class Demo:
         except OSError:  # no such binary, or not in this kernel: the demo does without
             self.ipset = False
 
-    def run(self, *words):
+    def run(self, *words: str) -> str:
         """Runs a command in the server's namespace and returns what it printed."""
         return demo_net.run(self.net.inside() + list(words))
 
-    def configure(self):
+    def configure(self) -> None:
         """Makes a fresh pair of keys and both sides' configuration."""
         os.makedirs(HOME + "/state", 0o700)
         os.umask(0o077)
@@ -136,39 +142,40 @@ class Demo:
             with open(HOME + "/" + name, "w") as file:
                 file.write(text)
 
-    def start(self):
+    def start(self) -> None:
         """Starts the daemon and waits until it is ready."""
         with open(self.log, "wb") as log:
             words = self.net.inside() + tinyknop("serve", "-c", HOME + "/server.toml")
-            self.daemon = self.net.spawn(words, stdout=log, stderr=log)
-        until(lambda: self.daemon.poll() is not None or "ready" in self.said(), 15)
-        if self.daemon.poll() is not None or "ready" not in self.said():
+            daemon = self.daemon = self.net.spawn(words, stdout=log, stderr=log)
+        until(lambda: daemon.poll() is not None or "ready" in self.said(), 15)
+        if daemon.poll() is not None or "ready" not in self.said():
             raise Unexpected("the daemon did not start")
         if self.ipset:  # the set is the daemon's; the rule that matches it is the owner's
             match = ["-m", "set", "--match-set", SET, "src,dst"]
             self.run(self.iptables, "-w", "-A", "INPUT", *match, "-j", "ACCEPT")
 
-    def stop(self):
+    def stop(self) -> int:
         """Ends the daemon as a service manager would and returns its status."""
         assert self.daemon is not None
         self.daemon.terminate()
         return self.daemon.wait(10)
 
-    def said(self):
+    def said(self) -> str:
         """Returns what the daemon has logged."""
         with open(self.log, errors="replace") as file:
             return file.read()
 
-    def counters(self):
+    def counters(self) -> dict[str, int]:
         """Returns the daemon's counters, asked at its status socket."""
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(5)
             line.connect(HOME + "/state/tinyknop.sock")
             line.shutdown(socket.SHUT_WR)
             with line.makefile() as file:
-                return json.loads(file.readline())["counters"]
+                counters: dict[str, int] = json.loads(file.readline())["counters"]
+                return counters
 
-    def openings(self):
+    def openings(self) -> list[str]:
         """Returns the lines that the firewall holds for the client right now: rules, and entries of the set."""
         texts = [self.run(self.iptables, "-w", "-S")]
         if self.ipset:
@@ -177,7 +184,7 @@ class Demo:
         return lines
 
 
-def tell_all(story, demo, wire):
+def tell_all(story: Story, demo: Demo, wire: demo_net.Eavesdropper) -> None:
     """The demo itself: closed, knock, open, closed again, replay, still closed."""
     closed = demo_net.connect(0.5) is None
     story.expect(closed, "connecting without a knock: no answer, as it should be", "the port is open to everybody")
@@ -202,15 +209,15 @@ def tell_all(story, demo, wire):
     story.expect(status == 0, "the daemon ended when asked to, with status 0", "the daemon ended with %d" % status)
 
 
-def knock(story, demo, wire):
+def knock(story: Story, demo: Demo, wire: demo_net.Eavesdropper) -> tuple[socket.socket, bytes, float]:
     """Knocks with the real client; returns the session then made, the packet as seen on the wire, and its time."""
     words = tinyknop("knock", "-c", HOME + "/client.toml", "demo")
     with open(HOME + "/knock.log", "wb") as log:
         client = demo.net.spawn(words, stdout=log, stderr=log)
     seen = wire.knock(15)
     if seen is None:
-        with open(HOME + "/knock.log", errors="replace") as log:
-            raise Unexpected("the client sent no packet: " + log.read().strip())
+        with open(HOME + "/knock.log", errors="replace") as said:
+            raise Unexpected("the client sent no packet: " + said.read().strip())
     payload, knocked = seen
     session, patience = None, 0.004
     while session is None and time.time() < knocked + TIMEOUT:
@@ -218,13 +225,15 @@ def knock(story, demo, wire):
     took = (time.time() - knocked) * 1000
     text = "knocked: one UDP packet of %d bytes to port %d, where nothing listens and nothing answers"
     story.tell(text % (len(payload), KNOCK_PORT))
-    story.expect(session, "connected %.1f ms after the packet left" % took, "the knock opened nothing")
+    if session is None:
+        raise Unexpected("the knock opened nothing")
+    story.tell("connected %.1f ms after the packet left" % took)
     if client.wait(10):
         raise Unexpected("the client ended with status %d" % client.returncode)
     return session, payload, knocked
 
 
-def replay(story, demo, payload):
+def replay(story: Story, demo: Demo, payload: bytes) -> None:
     """Sends the recorded packet once more, as somebody on the way could."""
     before = demo.counters().get("replay", 0)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
@@ -237,7 +246,7 @@ def replay(story, demo, payload):
     story.expect(closed, "connecting: no answer, the port stays closed", "the replay opened the port")
 
 
-def probe_closed(timeout):
+def probe_closed(timeout: float) -> bool:
     """Tells whether a new connection gets no answer."""
     line = demo_net.connect(timeout)
     if line:
@@ -245,13 +254,13 @@ def probe_closed(timeout):
     return line is None
 
 
-def still_open(session):
+def still_open(session: socket.socket) -> bool:
     """Tells whether the session made while the port was open still works, and ends it."""
     with session:
         return demo_net.still_answers(session)
 
 
-def until(condition, seconds):
+def until(condition: Callable[[], bool], seconds: float) -> bool:
     """Waits until `condition()` holds; returns whether it came to."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -261,12 +270,12 @@ def until(condition, seconds):
     return True
 
 
-def tinyknop(*words):
+def tinyknop(*words: str) -> list[str]:
     """Returns the words that run tinyknop under this Python."""
     return [sys.executable, "-m", "tinyknop"] + list(words)
 
 
-def inside():
+def inside() -> int:
     """Runs the demo in the namespaces made for it; returns the exit status."""
     story = Story()
     net = demo_net.Network()
@@ -296,7 +305,7 @@ def inside():
     return 0
 
 
-def missing():
+def missing() -> list[str]:
     """Returns what must be installed first, as lines for people; empty if nothing."""
     absent = [(tool, package) for tool, package in TOOLS if not shutil.which(tool)]
     if not absent:
@@ -305,7 +314,7 @@ def missing():
     return lines + ["install with: apt install " + " ".join(sorted({package for _, package in absent}))]
 
 
-def namespaces():
+def namespaces() -> list[str] | None:
     """Returns the flags of unshare that work for this user: as root first, then by a user namespace; or None."""
     for flags in ["-nm"] if os.geteuid() == 0 else [], ["-Urnm"]:
         if flags and not subprocess.run(["unshare"] + flags + ["--"] + OWN_RUN, stderr=subprocess.DEVNULL).returncode:
@@ -313,7 +322,7 @@ def namespaces():
     return None
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """The command `tinyknop demo`; returns the exit status."""
     os.environ["PATH"] = os.environ.get("PATH", os.defpath) + SBIN
     if argv == ["--inside"]:

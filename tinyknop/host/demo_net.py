@@ -4,6 +4,8 @@ It is only ever built inside fresh namespaces (demo.py sees to that), so it cann
 All processes started here are ended by their ids, and by the kernel when this process dies.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import select
@@ -14,6 +16,11 @@ import subprocess
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
 CLIENT, SERVER = "10.99.0.2", "10.99.0.1"
 SERVICE_PORT, KNOCK_PORT = 22, 62201
 GREETING = b"hello from behind the firewall\n"
@@ -22,7 +29,7 @@ _SO_TIMESTAMPNS = 35  # socket.SO_TIMESTAMPNS appeared in Python 3.14 only
 _ETH_P_ALL = 3
 
 
-def serve_tcp():
+def serve_tcp() -> NoReturn:
     """The service behind the firewall: greets, then says back what it is told. Runs in the server's namespace."""
     listener = socket.create_server(("0.0.0.0", SERVICE_PORT))
     print("listening", flush=True)
@@ -43,7 +50,7 @@ def serve_tcp():
                 ready.close()
 
 
-def connect(timeout):
+def connect(timeout: float) -> socket.socket | None:
     """Returns a connection to the service that has been greeted, or None where nobody answers within `timeout`."""
     try:
         line = socket.create_connection((SERVER, SERVICE_PORT), timeout)
@@ -59,7 +66,7 @@ def connect(timeout):
     return None
 
 
-def still_answers(line):
+def still_answers(line: socket.socket) -> bool:
     """Tells whether an open connection to the service carries data both ways."""
     try:
         line.sendall(b"still there?")
@@ -71,16 +78,17 @@ def still_answers(line):
 class Network:
     """The two namespaces: ours is the client's, the service's is the server's."""
 
-    def __init__(self):
-        self.started = []
-        self.server = None
+    def __init__(self) -> None:
+        self.started: list[subprocess.Popen[bytes]] = []
+        self.server: int | None = None
 
-    def start(self):
+    def start(self) -> None:
         """Starts the service in a namespace of its own and joins it to ours."""
         serve = "from tinyknop.host.demo_net import serve_tcp; serve_tcp()"
         service = self.spawn(["unshare", "-n", "--", sys.executable, "-c", serve], stdout=subprocess.PIPE)
-        self.server = service.pid
-        if not select.select([service.stdout], [], [], 10)[0] or service.stdout.readline() != b"listening\n":
+        self.server, said = service.pid, service.stdout
+        assert said is not None  # it is a pipe
+        if not select.select([said], [], [], 10)[0] or said.readline() != b"listening\n":
             raise OSError("the TCP service did not start")
         pid = str(self.server)
         run(["ip", "link", "add", "tk-client", "type", "veth", "peer", "name", "tk-server", "netns", pid])
@@ -90,18 +98,18 @@ class Network:
             run(at + ["ip", "link", "set", name, "up"])
             run(at + ["ip", "link", "set", "lo", "up"])
 
-    def inside(self):
+    def inside(self) -> list[str]:
         """Returns the words that make a command run in the server's namespace."""
         return ["nsenter", "-t", str(self.server), "-n", "--"]
 
-    def spawn(self, words, **options):
+    def spawn(self, words: list[str], **options: Any) -> subprocess.Popen[bytes]:
         """Starts a process that ends when we do, out of the terminal's reach (we end it, not its Ctrl-C)."""
         options.update(stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_dying_with(os.getpid()))
-        child = subprocess.Popen(words, **options)
+        child: subprocess.Popen[bytes] = subprocess.Popen(words, **options)
         self.started.append(child)
         return child
 
-    def stop(self):
+    def stop(self) -> None:
         """Ends every process that was started here, last first; politely, then not."""
         for child in reversed(self.started):
             if child.poll() is None:
@@ -118,12 +126,12 @@ class Network:
 class Eavesdropper:
     """Sees every frame on the client's wire, as anybody on the way would."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         self.socket.bind(("tk-client", 0))
         self.socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
-    def knock(self, timeout):
+    def knock(self, timeout: float) -> tuple[bytes, float] | None:
         """Returns (payload, wall-clock time) of the next knock on the wire, or None if there is none in time."""
         deadline = time.monotonic() + timeout
         while select.select([self.socket], [], [], max(0, deadline - time.monotonic()))[0]:
@@ -136,12 +144,12 @@ class Eavesdropper:
             return udp[8 : struct.unpack("!H", udp[4:6])[0]], seconds + nanoseconds / 1e9
         return None
 
-    def close(self):
+    def close(self) -> None:
         """Stops listening."""
         self.socket.close()
 
 
-def run(words):
+def run(words: list[str]) -> str:
     """Runs a command to its end and returns what it printed; raises OSError with its complaint if it fails."""
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=30)
     text = done.stdout.decode("utf-8", "replace")
@@ -150,10 +158,10 @@ def run(words):
     return text
 
 
-def _dying_with(parent):
+def _dying_with(parent: int) -> Callable[[], None]:
     """Returns what a new child calls so that the kernel kills it when `parent` is gone, however that went."""
 
-    def ask_kernel():
+    def ask_kernel() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died between fork and prctl
             os._exit(1)

@@ -1,10 +1,19 @@
 """`tinyknop fwknopd -D`: the configuration as fwknopd shows it (docs/fwknopd.md sections 2.2 and 3.6)."""
 
+from __future__ import annotations
+
 import time
 
 from tinyknop import crypto
 from tinyknop.keywords import leading
 from tinyknop.settings import KEYWORDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinyknop.settings import Settings
+    from tinyknop.stanza import Stanza
 
 ORDER = """CONFIG_FILE OVERRIDE_CONFIG PCAP_INTF PCAP_FILE ENABLE_PCAP_PROMISC PCAP_FILTER PCAP_DISPATCH_COUNT
 PCAP_LOOP_SLEEP ENABLE_PCAP_ANY_DIRECTION EXIT_AT_INTF_DOWN MAX_SNIFF_BYTES ENABLE_SPA_PACKET_AGING MAX_SPA_PACKET_AGE
@@ -41,14 +50,14 @@ FORWARD_ALL ACCESS_EXPIRE GPG_HOME_DIR GPG_EXE GPG_DECRYPT_ID GPG_DECRYPT_PW GPG
 GPG_REMOTE_ID GPG_FINGERPRINT_ID""".replace("+", "\0").split()
 
 
-def shown(value):
+def shown(value: str | int | None) -> str | None:
     """Returns a value of a table as the file would have it."""
     if value is None or isinstance(value, str):
         return value
     return ("Y" if value else "N") if isinstance(value, bool) else "%d" % value
 
 
-def config(settings, path, overrides):
+def config(settings: Settings, path: str, overrides: str | None) -> list[str]:
     """Returns the lines about fwknopd.conf; variables that fwknopd has not come last, and only when they are set."""
     given = {name: value for name, value, _ in settings.entries}
     given.update({"CONFIG_FILE": path, "OVERRIDE_CONFIG": overrides or None})
@@ -65,15 +74,17 @@ def config(settings, path, overrides):
     return [*lines, ""]
 
 
-def stanza(one):
+def stanza(one: Stanza) -> list[str]:
     """Returns the lines about one stanza, secrets left out."""
     given = {name: value for name, value, _ in one.entries()}
-    length = len(one.keys.key or b""), len(one.keys.hmac_key or b"")
+    keys = one.keys
+    assert keys is not None  # a key file has been read
+    length = len(keys.key or b""), len(keys.hmac_key or b"")
     force_nat = one.force_nat if "FORCE_NAT" in given else None
-    values = {
+    values: dict[str, str | None] = {
         "KEY_LEN": "%d" % length[0],
         "HMAC_KEY_LEN": "%d" % length[1],
-        "HMAC_DIGEST_TYPE": "%d" % (crypto.NAMES.index(one.keys.hmac) + 1 if length[1] else 0),
+        "HMAC_DIGEST_TYPE": "%d" % (crypto.NAMES.index(keys.hmac) + 1 if length[1] else 0),
         "FW_ACCESS_TIMEOUT": _number(given.get("FW_ACCESS_TIMEOUT", ""), 30),
         "MAX_FW_TIMEOUT": "%d" % (one.max_timeout or 300),
         "CMD_CYCLE_TIMER": _number(given.get("CMD_CYCLE_TIMER", ""), 0),
@@ -101,7 +112,7 @@ def stanza(one):
     return [*lines, ""]
 
 
-def access(stanzas):
+def access(stanzas: Sequence[Stanza]) -> list[str]:
     """Returns the lines about access.conf."""
     lines = ["Current fwknopd access settings:"]
     for one in stanzas:
@@ -109,20 +120,20 @@ def access(stanzas):
     return [*lines, ""]
 
 
-def _number(text, default):
+def _number(text: str, default: int) -> str:
     digits = text[: leading(text)]
     return "%d" % (int(digits or "0") or default)
 
 
-def yes(value):
+def yes(value: str | None) -> bool:
     return (value or "")[:1] in ("y", "Y")
 
 
-def _yes(value):
+def _yes(value: bool) -> str:
     return "Yes" if value else "No"
 
 
-def error_codes():
+def error_codes() -> str:
     """Returns fwknopd's table of error codes; the texts are ours."""
     packet = (
         "not a valid SPA message format|not enough data for an SPA message|not an SPA message|"

@@ -4,6 +4,8 @@ Opens nothing, sends nothing and stores nothing. Where the configuration has the
 it never shows. Without a packet it asks the running daemon for the sources, sizes and stages of those refused last.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import sys
@@ -18,6 +20,18 @@ from tinyknop.host.stages import ABOUT
 from tinyknop.replay import Replay
 from tinyknop.seal import MODES, Keys, check, unseal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Union
+
+    from tinyknop.settings import Settings
+    from tinyknop.spa import Packet
+    from tinyknop.stanza import Gpg, Stanza
+
+    Memory = Union[Replay, "Forgetful"]
+
 LONGEST = 1 << 26  # bytes of a capture file
 MOST = 100  # packets of a file that are explained, and stanzas that are listed
 HEX = re.compile(rb"(?:[0-9A-Fa-f]{2}[\s:]*)+")
@@ -28,7 +42,7 @@ PORT = 62201
 class Seen(Replay):
     """The daemon's memory of packets, read and never written."""
 
-    def add(self, digest, datagram, stamp, now):
+    def add(self, digest: bytes, datagram: Datagram, stamp: int, now: int) -> None:
         """Raises Rejected where the daemon would have to refuse."""
         if self.enabled and now < self.clock - self.max_age:
             raise Rejected("clock", "the clock is %d s behind what it was" % (self.clock - now))
@@ -39,15 +53,15 @@ class Seen(Replay):
 class Forgetful:
     """A memory that knows no packet."""
 
-    def known(self, digest):
+    def known(self, digest: bytes) -> bool:
         """Tells that it was not here."""
         return False
 
-    def add(self, digest, datagram, stamp, now):
+    def add(self, digest: bytes, datagram: Datagram, stamp: int, now: int) -> None:
         """Stores nothing."""
 
 
-def memory(settings):
+def memory(settings: Settings) -> tuple[Memory, str | None]:
     """Returns (what remembers the packets of this server, None or why nobody does)."""
     store = Seen(settings.digest_file, settings.ageing, settings.max_age, settings.replay)
     try:
@@ -59,7 +73,7 @@ def memory(settings):
     return Forgetful(), "%s: not there: whether it is a replay is not looked at" % settings.digest_file
 
 
-def payload_of(data):
+def payload_of(data: bytes) -> bytes:
     """Returns the bytes of a packet that somebody wrote as hexadecimal, or as it is."""
     text = data.strip()
     if len(text) >= 2 * SHORTEST and HEX.fullmatch(text):
@@ -67,7 +81,7 @@ def payload_of(data):
     return data if data.startswith(b"GET ") else text  # the blank line at the end of a request is part of it
 
 
-def captured(path, data, ports):
+def captured(path: str, data: bytes, ports: set[int]) -> list[Datagram] | None:
     """Returns the datagrams to some ports in a capture file, None where it is another kind of file."""
     import io
 
@@ -90,7 +104,7 @@ def captured(path, data, ports):
     return datagrams
 
 
-def contents(word):
+def contents(word: str) -> bytes:
     """Returns the bytes of a file, of standard input ("-"), or of the word itself; raises ConfigError."""
     try:
         if word == "-":
@@ -105,7 +119,7 @@ def contents(word):
     return word.encode()
 
 
-def judged(stanza, settings, datagram, now, seen):
+def judged(stanza: Stanza, settings: Settings, datagram: Datagram, now: int, seen: Memory) -> Decision:
     """Returns the Decision of one stanza, by the very code that decides in the daemon."""
     if datagram.source == NOWHERE and stanza.source:  # nobody said where it came from: from where it may
         source = stanza.source[0][0]
@@ -117,7 +131,8 @@ def judged(stanza, settings, datagram, now, seen):
         datagram = Datagram(datagram.payload, datagram.source, datagram.sport, to, datagram.dport, datagram.proto)
     gate = Gate([stanza], settings)
     gate.advance(now)
-    decision, opened = gate.judge(datagram, now, seen), []
+    decision: Decision = gate.judge(datagram, now, seen)
+    opened: list[tuple[Any, bytes | None, Rejected | None]] = []
     while decision.pending is not None:
         group, message = decision.pending
         try:
@@ -131,18 +146,19 @@ def judged(stanza, settings, datagram, now, seen):
     return decision
 
 
-def unlocked(settings, message, gpg):
+def unlocked(settings: Settings, message: bytes, gpg: Gpg) -> tuple[bytes, Rejected | None]:
     """Returns (plain text, what is wrong with its signature) of a GPG message; raises Rejected."""
     from tinyknop.host.tools import Tools
     from tinyknop.loop import Loop
 
-    return Loop().run_until(Tools(settings).opened(message, gpg))
+    found: tuple[bytes, Rejected | None] = Loop().run_until(Tools(settings).opened(message, gpg))
+    return found
 
 
-def guesses(stanza, payload):
+def guesses(stanza: Stanza, payload: bytes) -> Iterator[str]:
     """Yields what would have let the packet through: other HMACs, keys in each other's place, other modes."""
     keys = stanza.keys
-    if not keys.key:
+    if keys is None or not keys.key:
         return
     for name in crypto.NAMES if keys.hmac_key else ():
         if _holds(payload, Keys(keys.key, keys.hmac_key, keys.mode, name), check):
@@ -160,7 +176,7 @@ def guesses(stanza, payload):
             )
 
 
-def _holds(payload, keys, test):
+def _holds(payload: bytes, keys: Keys, test: Callable[[bytes, Keys], object]) -> bool:
     try:
         test(payload, keys)
     except Rejected:
@@ -168,7 +184,7 @@ def _holds(payload, keys, test):
     return True
 
 
-def when(second):
+def when(second: int) -> str:
     """Returns a wall-clock second in UTC, or its number where no calendar goes that far."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(second))
@@ -176,7 +192,7 @@ def when(second):
         return "second %d" % second
 
 
-def fields(packet, now):
+def fields(packet: Packet, now: int) -> list[str]:
     """Returns the lines that show a packet's fields; what the sender proves itself to others with stays hidden."""
     stamp = "%d (%s, %d s %s now)" % (
         (packet.timestamp, when(packet.timestamp), abs(now - packet.timestamp))
@@ -197,7 +213,7 @@ def fields(packet, now):
     return status.table([[name + ":", text] for name, text in shown])
 
 
-def outcome(stanza, decision):
+def outcome(stanza: Stanza, decision: Decision) -> str:
     """Returns what a stanza that takes a packet does."""
     if decision.command is not None:
         return "runs the command that it holds"
@@ -207,7 +223,9 @@ def outcome(stanza, decision):
     return left % (opens, grant.source, grant.until - grant.opened, ", ".join(stanza.ports))
 
 
-def verdict(stanza, settings, datagram, now, seen):
+def verdict(
+    stanza: Stanza, settings: Settings, datagram: Datagram, now: int, seen: Memory
+) -> tuple[Decision, list[str]]:
     """Returns (decision, lines) of one stanza; what a second time or a late one hides is looked at as well."""
     decision = judged(stanza, settings, datagram, now, seen)
     name = "stanza %s (%s)" % (stanza.name, stanza.where)
@@ -231,7 +249,9 @@ def verdict(stanza, settings, datagram, now, seen):
     return Decision(None, None, decision.stage, decision.reason, stanza, again.packet or decision.packet, None), lines
 
 
-def explained(datagram, settings, stanzas, now, seen):
+def explained(
+    datagram: Datagram, settings: Settings, stanzas: Sequence[Stanza], now: int, seen: Memory
+) -> tuple[bool, list[str]]:
     """Returns (whether a stanza takes it, lines) for one datagram."""
     source = "an unknown source" if datagram.source == NOWHERE else net.printed(datagram.source)
     lines = ["packet of %d bytes from %s" % (len(datagram.payload), source)]
@@ -256,13 +276,13 @@ def explained(datagram, settings, stanzas, now, seen):
     return False, lines + ["so it is refused at %s: %s" % (best[1].stage, meaning), remedy]
 
 
-def candidates(stanzas, source):
+def candidates(stanzas: Sequence[Stanza], source: str) -> str:
     """Returns the names of the stanzas that packets from an address may be for, as people read them."""
     names = [stanza.name for stanza in stanzas if within(stanza.source, net.packed(source))]
     return ", ".join(names[:3]) + (" and %d more" % (len(names) - 3) if len(names) > 3 else "")
 
 
-def last(options):
+def last(options: Namespace) -> int:
     """Prints what the running daemon has refused last, for whom it may have been, and what each stage means."""
     rows = status.state(status.socket_of(options)).get("refused", ())
     if not rows:
@@ -281,7 +301,7 @@ def last(options):
     return 0
 
 
-def parser():
+def parser() -> ArgumentParser:
     """Returns the parser of our words."""
     made = status.parser("explain", "Says which check of which stanza refuses a packet, and what to change.")
     what = "a capture file, a file with one packet, - for standard input, or the packet as text (base64, hexadecimal);"
@@ -292,12 +312,12 @@ def parser():
     return made
 
 
-def ports_of(settings):
+def ports_of(settings: Settings) -> set[int]:
     """Returns the ports at which a configuration listens."""
     return {int(one.get("port") or PORT) for one in settings.captures} or {PORT}
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Explains each packet; exit status 1 where one is refused."""
     made = parser()
     options = made.parse_args(words)

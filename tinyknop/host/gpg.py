@@ -4,6 +4,8 @@ gpg gets its input by pipes and no secret in words or environment. What it did i
 doc/DETAILS), never from its texts or its exit status, which is 2 for a message that opens but has an unknown signer.
 """
 
+from __future__ import annotations
+
 import os
 from collections import namedtuple
 
@@ -13,6 +15,12 @@ from ..errors import Rejected
 from ..loop import Loop, Queue, current
 from ..seal import GPG_LENGTH, LONGEST_TEXT, Keys
 from .privileges import NothingPassedOn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..stanza import Gpg
 
 PREFIX = b"hQ"  # the first 12 bits of every message to an RSA key, in base64; not sent
 OPEN_S = 10  # seconds for one decryption: 0.01 here, but a small router starts gpg-agent first
@@ -48,10 +56,10 @@ Signature = namedtuple("Signature", "key_id fingerprint valid primary problem")
 def seal(
     plain: bytes,
     recipient: str,
-    signer: "str | None" = None,
-    home: "str | None" = None,
-    exe: "str | None" = None,
-    passphrase: "str | None" = None,
+    signer: str | None = None,
+    home: str | None = None,
+    exe: str | None = None,
+    passphrase: str | None = None,
     agent: bool = False,
 ) -> bytes:
     """Returns the OpenPGP message of a plain text for `recipient`, signed where a signer is given.
@@ -73,7 +81,7 @@ def seal(
     return job.said("plain")
 
 
-async def opened(message, gpg):
+async def opened(message: bytes, gpg: Gpg) -> tuple[bytes, Signature | None]:
     """Returns (plain text, Signature or None) of an OpenPGP message; the loop goes on meanwhile.
 
     `gpg` is a stanza.Gpg. Raises Rejected("decrypt", gpg's reason). The signature is only reported (see `allowed`), but
@@ -102,7 +110,7 @@ async def opened(message, gpg):
     return plain, _signature(status)
 
 
-def _signature(status):
+def _signature(status: list[list[str]]) -> Signature | None:
     """Returns the first Signature in gpg's status lines, as fwknopd does, or None.
 
     Like fwknopd it asks for a key that the keyring's owner has certified (or trusts fully by others' certificates).
@@ -125,7 +133,7 @@ def _signature(status):
     return Signature(words[0], fingerprint, not problem, primary, problem)
 
 
-def allowed(signature, gpg):
+def allowed(signature: Signature | None, gpg: Gpg) -> None:
     """Raises Rejected("signature", reason) unless a stanza.Gpg allows a message with this Signature (None: unsigned).
 
     As fwknopd (docs/fwknopd.md, 4.4): fingerprints first, and where both lists are set both must hold. Beyond it: any
@@ -148,7 +156,7 @@ def allowed(signature, gpg):
         raise Rejected("signature", said % signature.key_id[-8:])
 
 
-def _listed(names):
+def _listed(names: Sequence[str]) -> set[str]:
     """Returns key ids or fingerprints in gpg's spelling; gpg itself prints some with 0x or with blanks."""
     upper = [name.upper().replace(" ", "") for name in names]
     return {name[2:] if name.startswith("0X") else name for name in upper}
@@ -162,7 +170,7 @@ def wire(message: bytes, keys: Keys) -> bytes:
     text = spa.to_base64(message)
     if not text.startswith(PREFIX):
         raise Rejected("key", "fwknop needs a recipient whose encryption key is RSA (or ElGamal), at least 1024 bits")
-    data = text[len(PREFIX) :] + (b"" if keys.hmac_key is None else keys.mac(text))
+    data: bytes = text[len(PREFIX) :] + (b"" if keys.hmac_key is None else keys.mac(text))
     if len(text) < GPG_LENGTH + len(PREFIX):
         raise Rejected("length", "fewer than 400 characters are not taken for GPG")
     if len(data) > LONGEST_TEXT:
@@ -176,7 +184,7 @@ def message_of(text: bytes) -> bytes:
         raise Rejected("length", "fewer than 400 characters are not taken for GPG")
     if not compat.only_in(text, spa.BASE64):
         raise Rejected("charset", "a character outside base64")
-    message = spa.from_base64(PREFIX + text)
+    message: bytes = spa.from_base64(PREFIX + text)
     if spa.to_base64(message) != PREFIX + text:
         raise Rejected("charset", "base64 with spare bits set")
     return message
@@ -185,11 +193,11 @@ def message_of(text: bytes) -> bytes:
 class Opener:
     """Lets MOST_RUNNING messages be opened at once, and MOST_WAITING wait their turn, first come first served."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.running = 0
-        self.waiting = []
+        self.waiting: list[Queue] = []
 
-    async def opened(self, message, gpg):
+    async def opened(self, message: bytes, gpg: Gpg) -> tuple[bytes, Signature | None]:
         """As the function `opened`; raises Rejected("full", ...) too, at once, where too many wait already."""
         if self.running < MOST_RUNNING:
             self.running += 1
@@ -202,7 +210,7 @@ class Opener:
         finally:
             self._next()
 
-    async def _turn(self):
+    async def _turn(self) -> None:
         turn = Queue()
         self.waiting.append(turn)
         try:
@@ -214,7 +222,7 @@ class Opener:
                 self._next()
             raise
 
-    def _next(self):
+    def _next(self) -> None:
         if self.waiting:
             self.waiting.pop(0).put(True)
         else:
@@ -224,7 +232,7 @@ class Opener:
 class _Job:
     """One run of gpg: what it reads is in its pipes before it starts, what it says is collected up to a bound."""
 
-    def __init__(self, stage, exe, words, names=()):
+    def __init__(self, stage: str, exe: str, words: list[str], names: Sequence[str] = ()) -> None:
         self.stage = stage
         self.exe = exe
         self.words = words
@@ -232,11 +240,11 @@ class _Job:
         self.environment = dict(known, PATH=os.environ.get("PATH") or "/usr/bin:/bin", LC_ALL="C")
         self.code = self.pid = 0
         self._fault = ""
-        self._theirs = []
-        self._ours = {}  # name -> descriptor
-        self._said = {}  # name -> bytearray
+        self._theirs: list[int] = []
+        self._ours: dict[str, int] = {}  # name -> descriptor
+        self._said: dict[str, bytearray] = {}  # name -> bytearray
 
-    async def run(self, data, secret, seconds):
+    async def run(self, data: bytes, secret: str | None, seconds: int) -> list[list[str]]:
         """Runs gpg; returns its status lines as lists of words. Raises Rejected where it could not run to its end."""
         self.loop = current()
         try:
@@ -258,11 +266,11 @@ class _Job:
         lines = self.said("status").decode("ascii", "replace").split("\n")
         return [line.split(" ")[1:] for line in lines if line.startswith("[GNUPG:] ")]
 
-    def said(self, name):
+    def said(self, name: str) -> bytes:
         """Returns the bytes of one output: "plain", "status" or "words"."""
         return bytes(self._said[name])
 
-    def reason(self):
+    def reason(self) -> str:
         """Returns gpg's own words about what failed, fit for a log: its first complaint."""
         lines = self.said("words").decode("ascii", "replace").split("\n")
         lines = [line for line in lines if line.strip()] or ["gpg: status %d" % self.code]
@@ -272,7 +280,7 @@ class _Job:
         expired = self.stage == "key" and b"] KEYEXPIRED " in self.said("status")
         return text + (" (a key has expired)" if expired else "")
 
-    def _start(self, data, secret):
+    def _start(self, data: bytes, secret: str | None) -> None:
         """Starts gpg; the numbers of its further descriptors are the same there as here."""
         try:
             actions = [(os.POSIX_SPAWN_DUP2, self._given(data), 0)]
@@ -293,7 +301,7 @@ class _Job:
                 os.close(fd)
             self._theirs = []
 
-    def _given(self, data):
+    def _given(self, data: bytes) -> int:
         """Returns a descriptor from which gpg reads `data`."""
         if len(data) > _FITS:
             raise Rejected(self.stage, "more than %d bytes for gpg to read" % _FITS)
@@ -304,7 +312,7 @@ class _Job:
         os.close(ours)
         return there
 
-    def _taken(self, name):
+    def _taken(self, name: str) -> int:
         """Returns a descriptor whose output is collected under a name."""
         ours, there = os.pipe()
         os.set_blocking(ours, False)
@@ -314,11 +322,11 @@ class _Job:
         self.loop.reader(ours, lambda: self._read(name))
         return there
 
-    def _inherited(self, fd):
+    def _inherited(self, fd: int) -> int:
         os.set_inheritable(fd, True)
         return fd
 
-    def _read(self, name):
+    def _read(self, name: str) -> bool:
         """Takes in what is there; returns whether there may be more."""
         try:
             part = os.read(self._ours[name], 65536)
@@ -333,7 +341,7 @@ class _Job:
             self._close(name)
         return bool(part)
 
-    def _close(self, name):
+    def _close(self, name: str) -> None:
         fd = self._ours.pop(name)
         self.loop.reader(fd, None)
         os.close(fd)

@@ -3,6 +3,8 @@
 Where that cannot be told for certain, there is none: a literal too few logs too much, one too many misses attacks.
 """
 
+from __future__ import annotations
+
 import re
 
 from .snort import DEEPEST
@@ -25,19 +27,20 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "e": "\x1b", "a": "\a"}
 class _Group:
     """One level of brackets: the literals found in it, and the one under way."""
 
-    def __init__(self, kept):
+    def __init__(self, kept: bool) -> None:
         self.kept = kept  # False in a look-around, whose text need not be part of the match
-        self.found, self.run = [], ""
+        self.found: list[str | _Group] = []
+        self.run = ""
         self.simple = self.alternatives = False
 
-    def end(self):
+    def end(self) -> None:
         """Ends the literal under way."""
         if self.run:
             self.found.append(self.run)
         self.run = ""
 
 
-def pattern(text):
+def pattern(text: str) -> tuple[str, str]:
     """Returns (regex, its flags) of `/regex/flags`; raises ValueError."""
     said = re.fullmatch(r"(?:m(?=\W))?(\W)(.*)\1([A-Za-z]*)", text, re.DOTALL)
     if not said or len(text) > LONGEST:
@@ -45,7 +48,7 @@ def pattern(text):
     return said.group(2), said.group(3)
 
 
-def literals(text: str) -> "tuple[list, bool, bool]":
+def literals(text: str) -> tuple[list[str], bool, bool]:
     """Returns (literals in their order, whether case is ignored, whether only `.*` joins them) of a pcre's text.
 
     Raises ValueError where the pattern has alternatives only, or a syntax whose meaning is not certain here.
@@ -54,7 +57,8 @@ def literals(text: str) -> "tuple[list, bool, bool]":
     if "x" in flags or _ODD.search(regex.replace("(?P<", "(?<")):
         raise ValueError("pcre: written in a way that is not translated")
     nocase = "i" in flags or bool(re.search(r"\(\?[a-zA-Z]*i", regex))
-    stack, plain, last = [_Group(True)], True, None
+    stack, plain = [_Group(True)], True
+    last: _Group | str | None = None
     for piece in _PIECE.findall(regex):
         group = stack[-1]
         if piece[0] == "(" and not piece.endswith(")"):
@@ -78,7 +82,7 @@ def literals(text: str) -> "tuple[list, bool, bool]":
     return _settled(stack), nocase, plain
 
 
-def _piece(group, piece, last):
+def _piece(group: _Group, piece: str, last: _Group | str | None) -> tuple[str | None, bool]:
     """Takes in one piece of a pattern; returns (what a quantifier after it would be about, whether it is plain)."""
     if piece[0] in "*+?" or re.fullmatch(r"\{\d+,?\d*\}[+?]?", piece):
         least = int(piece[1:].split(",")[0].rstrip("+?}")) if piece[0] == "{" else piece[0] == "+"
@@ -98,7 +102,7 @@ def _piece(group, piece, last):
     return ("." if piece == "." else None), piece == "."
 
 
-def _literal(piece):
+def _literal(piece: str) -> str | None:
     """Returns the character that a piece stands for, None where it stands for something else."""
     if len(piece) == 1:
         return None if piece in ".^$|" else piece
@@ -111,7 +115,7 @@ def _literal(piece):
     return _ESCAPES.get(piece[1], None if piece[1].isalnum() else piece[1])
 
 
-def _settled(stack):
+def _settled(stack: list[_Group]) -> list[str]:
     """Returns the literals of a pattern that was read to its end."""
     group = stack[0]
     group.end()

@@ -5,6 +5,8 @@ server (`ip netns exec NAME ...`). Where the daemon's socket is named, which a n
 became of the knock, and closes by hand.
 """
 
+from __future__ import annotations
+
 import argparse
 import errno
 import socket
@@ -15,6 +17,12 @@ from tinyknop.errors import ConfigError
 from tinyknop.gate import STAGES
 from tinyknop.host import knock, status
 from tinyknop.host.stages import ABOUT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Place = tuple[int, Any]  # address family and socket address, as client.locate returns them
 
 WAIT_S = 90  # for the end of an opening that nobody can close by hand
 PROBE_S = 1.0  # that a port gets to answer
@@ -28,12 +36,12 @@ class Failed(Exception):
     """A step that failed, and what may be the reason."""
 
 
-def step(number, text):
+def step(number: int, text: str) -> None:
     """Says that a step went well."""
     print("ok      %d. %s" % (number, text), flush=True)
 
 
-def probe(goal, seconds):
+def probe(goal: Place, seconds: float) -> str:
     """Returns "open", "refused", "silent" or "unreachable" for (address family, address) of a TCP port."""
     with socket.socket(goal[0], socket.SOCK_STREAM) as one:
         one.settimeout(seconds)
@@ -46,7 +54,7 @@ def probe(goal, seconds):
     return "open"
 
 
-def wait(goal, wanted, seconds):
+def wait(goal: Place, wanted: bool, seconds: float) -> tuple[str, float]:
     """Probes until a port is as wanted; returns (how it is, seconds that took)."""
     started, patience = time.monotonic(), SHORTEST_S
     while True:
@@ -60,28 +68,30 @@ def wait(goal, wanted, seconds):
 class Daemon:
     """The daemon's socket, where it can be reached from here."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
         self.before = status.ask(path)
         self.ids = [grant["id"] for grant in self.before["grants"]]
 
-    def refusals(self):
+    def refusals(self) -> list[tuple[str, int]]:
         """Returns [(stage, how many)] of what was refused since the start."""
         now = status.state(self.path)["counters"]
         moved = [(stage, now.get(stage, 0) - self.before["counters"].get(stage, 0)) for stage in STAGES]
         return [(stage, count) for stage, count in moved if count > 0]
 
-    def heard(self):
+    def heard(self) -> int:
         """Returns how many packets the captures have received since the start."""
-        count = sum(one["received"] for one in status.state(self.path)["captures"])
-        return count - sum(one["received"] for one in self.before["captures"])
+        now: int = sum(one["received"] for one in status.state(self.path)["captures"])
+        before: int = sum(one["received"] for one in self.before["captures"])
+        return now - before
 
-    def taken(self):
+    def taken(self) -> int:
         """Returns how many knocks were honoured since the start."""
-        now = status.state(self.path)["counters"]
-        return now["granted"] - self.before["counters"]["granted"]
+        now: int = status.state(self.path)["counters"]["granted"]
+        before: int = self.before["counters"]["granted"]
+        return now - before
 
-    def why(self):
+    def why(self) -> str:
         """Returns what the daemon knows about a knock that opened nothing."""
         refused = self.refusals()
         if self.taken():
@@ -98,7 +108,7 @@ class Daemon:
             return "the daemon heard packets, and counted none of them: look at its log"
         return "the daemon heard no packet: compare the capture's interface and port with where the knock is sent"
 
-    def close(self, openings):
+    def close(self, openings: list[str]) -> int:
         """Closes what the knock has opened; returns how many grants that were."""
         grants = [one for one in status.ask(self.path)["grants"] if one["id"] not in self.ids]
         mine = [one for one in grants if set(one["openings"]) & set(openings)]
@@ -107,7 +117,7 @@ class Daemon:
         return len(mine)
 
 
-def try_out(target, data, daemon, patience):
+def try_out(target: client.Target, data: bytes, daemon: Daemon | None, patience: int) -> None:
     """Goes through the steps; raises Failed at the first that fails."""
     place = client.locate(target.host, target.port)
     port = client.first_tcp(target)
@@ -130,12 +140,12 @@ def try_out(target, data, daemon, patience):
         raise
 
 
-def asked(target):
+def asked(target: client.Target) -> list[str]:
     """Returns what a target asks for, as the daemon says it."""
     return ["%s/%d" % opening for opening in target.openings]
 
 
-def after(target, daemon, patience, goal, name):
+def after(target: client.Target, daemon: Daemon | None, patience: int, goal: Place, name: str) -> None:
     """Goes through the steps from the knock on; raises Failed at the first that fails."""
     limit = target.verify or client.VERIFY_S
     found, took = wait(goal, True, limit)
@@ -156,21 +166,21 @@ def after(target, daemon, patience, goal, name):
     step(5, "%s is closed again, after %.1f s" % (name, took))
 
 
-def why(daemon):
+def why(daemon: Daemon | None) -> str:
     """Returns what may be the reason for a port that stays closed."""
     if daemon is not None:
         return daemon.why()
     return "on the server, `tinyknop status` has the stage that refused it, and `tinyknop explain` says what that means"
 
 
-def daemon_of(options):
+def daemon_of(options: argparse.Namespace) -> Daemon | None:
     """Returns the Daemon, or None where none is named: one that runs here by chance may be another server's."""
     if not (options.socket or options.server):
         return None
     return Daemon(status.socket_of(argparse.Namespace(socket=options.socket, config=options.server)))
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """Returns the parser of our words: those of `tinyknop knock`, and where the daemon is."""
     made = knock.parser()
     made.prog = "tinyknop check --live"
@@ -187,14 +197,14 @@ def parser():
     return made
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Goes through the steps; exit status 1 where one fails."""
     told = parser().parse_args(words)
     if told.then or told.dry_run:
         raise ConfigError("--live", "it knocks and does nothing else: leave --then and --dry-run out")
     target = knock.gather(told)
     if target.address == "resolve":
-        target.address = knock.resolve(target.resolve_url or knock.RESOLVE_URL)
+        target.set("address", knock.resolve(target.resolve_url or knock.RESOLVE_URL), "-R")
     if told.verify is not None:
         target.set("verify", told.verify, "--verify")
     client.first_tcp(target)

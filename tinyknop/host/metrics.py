@@ -3,6 +3,8 @@
 The listener is a process of its own that asks the daemon's socket for each scrape: the daemon itself answers nobody.
 """
 
+from __future__ import annotations
+
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET6
 from socketserver import TCPServer
@@ -10,6 +12,14 @@ from socketserver import TCPServer
 from tinyknop import net
 from tinyknop.errors import ConfigError
 from tinyknop.gate import STAGES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    Answer = dict[str, Any]  # the daemon's JSON
+    Labels = tuple[tuple[str, object], ...]  # names and values
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LOOPBACK = ((bytes((127, 0, 0, 0)), 8), (bytes(15) + b"\1", 128))
@@ -39,12 +49,12 @@ FAMILIES = (
 )
 
 
-def escaped(value):
+def escaped(value: object) -> str:
     """Returns a label's value as the format wants it; what is no text, such as half of a pair of UTF-16, as "?"."""
     return str(value).encode("utf-8", "replace").decode().replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _named(items, key):
+def _named(items: Iterable[dict[str, Any]], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (label, item); a second item of the same name gets a number, since no series may come twice."""
     seen: dict[str, int] = {}
     for item in items:
@@ -53,7 +63,7 @@ def _named(items, key):
         yield name if seen[name] == 1 else "%s #%d" % (name, seen[name]), item
 
 
-def _samples(answer):
+def _samples(answer: Answer) -> Iterator[tuple[str, Labels, int]]:
     """Yields (name of the family, labels as pairs, value)."""
     counters = answer.get("counters", {})
     yield "start_time_seconds", (), answer.get("started", 0)
@@ -87,7 +97,7 @@ def _samples(answer):
         yield "watch_blocked", (), len(watched.get("blocked", ()))
 
 
-def text(answer):
+def text(answer: Answer) -> str:
     """Returns a daemon's answer as one page of metrics."""
     found: dict[str, list[str]] = {}
     for name, labels, value in _samples(answer):
@@ -102,7 +112,7 @@ def text(answer):
     return "\n".join(lines) + "\n"
 
 
-def place(where):
+def place(where: str) -> tuple[str, int]:
     """Returns (address, port) of "127.0.0.1:9762" or "[::1]:9762"; raises ConfigError for another machine's."""
     host, colon, port = where.rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.strip("[]")
@@ -118,7 +128,7 @@ def place(where):
     return host, int(port)
 
 
-def handler(ask):
+def handler(ask: Callable[[], str]) -> type[BaseHTTPRequestHandler]:
     """Returns the class that answers requests with what `ask()` returns, a page of metrics."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -126,7 +136,7 @@ def handler(ask):
 
         timeout = PATIENCE_S
 
-        def do_GET(self):  # noqa: N802  (the library's name for it)
+        def do_GET(self) -> None:  # noqa: N802  (the library's name for it)
             if self.path.split("?")[0] != "/metrics":
                 self.reply(404, "metrics are at /metrics\n")
                 return
@@ -135,7 +145,7 @@ def handler(ask):
             except ConfigError as error:
                 self.reply(503, "%s\n" % error)
 
-        def reply(self, status, page):
+        def reply(self, status: int, page: str) -> None:
             data = page.encode()
             self.send_response(status)
             self.send_header("Content-Type", TYPE)
@@ -143,7 +153,7 @@ def handler(ask):
             self.end_headers()
             self.wfile.write(data)
 
-        def log_message(self, *words):
+        def log_message(self, *words: object) -> None:
             """Says nothing: a scrape is no event."""
 
     return Handler
@@ -154,7 +164,7 @@ class Listener(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def server_bind(self):
+    def server_bind(self) -> None:
         """Binds without asking a name server who we are, as the library would."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
@@ -166,7 +176,7 @@ class Listener6(Listener):
     address_family = AF_INET6
 
 
-def server(where, ask):
+def server(where: str, ask: Callable[[], str]) -> Listener:
     """Returns an HTTP server that is bound; raises ConfigError where that cannot be."""
     host, port = place(where)
     try:
@@ -175,7 +185,7 @@ def server(where, ask):
         raise ConfigError("--listen", "cannot listen at %s: %s" % (where, error.strerror)) from None
 
 
-def serve(where, ask):
+def serve(where: str, ask: Callable[[], Answer]) -> int:
     """Answers scrapes until somebody interrupts it, with what `ask()` returns: the daemon's answer."""
     with server(where, lambda: text(ask())) as listener:
         host = "[%s]" % listener.server_name if ":" in listener.server_name else listener.server_name
@@ -183,4 +193,5 @@ def serve(where, ask):
         try:
             listener.serve_forever()
         except KeyboardInterrupt:
-            return 0
+            pass
+    return 0

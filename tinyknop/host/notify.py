@@ -3,16 +3,22 @@
 The protocol of sd_notify(3): lines NAME=VALUE in one datagram. Without NOTIFY_SOCKET nothing is sent.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 
 from tinyknop import log
 from tinyknop.compat import monotonic
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyknop.loop import Loop
+
 READY, RELOADING, STOPPING, ALIVE = "READY=1", "RELOADING=1", "STOPPING=1", "WATCHDOG=1"
 
 
-def notify(*lines):
+def notify(*lines: str) -> bool:
     """Sends lines to the supervisor; returns whether there is one that took them."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path[:1] not in ("/", "@"):
@@ -27,7 +33,7 @@ def notify(*lines):
     return True
 
 
-def interval():
+def interval() -> int:
     """Returns after how many milliseconds the supervisor wants to hear from us; 0 if it does not."""
     meant = os.environ.get("WATCHDOG_PID") or str(os.getpid())
     asked = os.environ.get("WATCHDOG_USEC", "")
@@ -36,7 +42,7 @@ def interval():
     return int(asked) // 1000
 
 
-def keep_alive(loop):
+def keep_alive(loop: Loop) -> None:
     """Says from now on, twice in the time that the supervisor allows, that the loop still turns; a timer of it."""
     allowed = interval()
     if allowed:

@@ -1,5 +1,7 @@
 """fwknopd's pid file and its lock: a POSIX record lock, held for life, which the real fwknopd respects as well."""
 
+from __future__ import annotations
+
 import fcntl
 import os
 import signal
@@ -8,12 +10,16 @@ import time
 
 from tinyknop.errors import ConfigError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
 # struct flock of Linux: type, whence, start, length, pid.
 FLOCK = "hhqqi"
 KILL_WAIT_S = 12  # before SIGKILL; our end may take 10 s, at which rules are removed (fwknopd -K: 4 s)
 
 
-def holder(path):
+def holder(path: str) -> int | None:
     """Returns the process that holds the lock, or None; writes nothing, which the reference does."""
     try:
         with open(path, "rb+") as file:
@@ -26,7 +32,7 @@ def holder(path):
     return pid if kind != fcntl.F_UNLCK and pid > 0 else None
 
 
-def take(path):
+def take(path: str) -> TextIO:
     """Locks the file and writes our process id into it; returns it open, since closing it would drop the lock."""
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+")
@@ -47,11 +53,11 @@ def take(path):
 class Running(ConfigError):
     """Another daemon holds the lock."""
 
-    def __init__(self, path, pid):
+    def __init__(self, path: str, pid: str) -> None:
         super().__init__(path, "[*] An instance of fwknopd is already running: (PID=%s)." % pid)
 
 
-def kill(path):
+def kill(path: str) -> tuple[int, str]:
     """Ends the lock's holder; returns (exit status, line to print)."""
     pid = holder(path)
     if pid is None:
@@ -71,7 +77,7 @@ def kill(path):
     return 0, "Killed fwknopd (pid=%d) via SIGKILL" % pid
 
 
-def restart(path):
+def restart(path: str) -> tuple[int, str]:
     """Makes the lock's holder read its configuration anew; returns (exit status, line to print)."""
     pid = holder(path)
     if pid is None:
@@ -83,7 +89,7 @@ def restart(path):
     return 0, "Sent restart signal to fwknopd (pid=%d)" % pid
 
 
-def status(path):
+def status(path: str) -> tuple[int, str]:
     """Tells whether a daemon runs; returns (exit status, line to print)."""
     pid = holder(path)
     if pid is None:

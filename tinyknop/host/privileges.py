@@ -4,12 +4,21 @@ A capability of the kernel is a slice of root's rights. Without `user` nothing i
 at the start by name; else the first knock would tell it.
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import pwd
 
 from tinyknop import log
 from tinyknop.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tinyknop.settings import Settings
+    from tinyknop.stanza import Stanza
 
 NUMBERS = {  # of linux/capability.h
     "CAP_KILL": 5,
@@ -29,7 +38,7 @@ _KEEPCAPS, _BOUNDED, _UNBIND, _NO_NEW, _AMBIENT = 8, 23, 24, 38, 47  # prctl
 _RAISE, _LOWER_ALL = 2, 4
 
 
-def needed(settings, stanzas, uid):
+def needed(settings: Settings, stanzas: Sequence[Stanza], uid: int) -> dict[str, str]:
     """Returns {capability: what for} of a configuration whose daemon runs as the user with that number.
 
     Whether the configuration makes sense otherwise, captures and ports say later.
@@ -58,20 +67,20 @@ def needed(settings, stanzas, uid):
     return found
 
 
-def way(settings, port):
+def way(settings: Settings, port: dict[str, str]) -> str:
     """Returns the kind of carrier that a port's words go by; "" for its own default."""
     via = port.get("via") or ""
     return settings.carriers.get(via, {}).get("kind") or via
 
 
-def programs(settings):
+def programs(settings: Settings) -> bool:
     """Tells whether a firewall of this machine is told by programs that we start, rather than by netlink."""
     ways = [(port.get("kind"), way(settings, port)) for port in settings.ports.values()]
     local = any(kind in FIREWALLS and via == "local" or kind == "iptables" and not via for kind, via in ways)
     return local or any(capture.get("kind") == "nfqueue" for capture in settings.captures)
 
 
-def legacy(port):
+def legacy(port: dict[str, str]) -> bool:
     """Tells whether a port's program is iptables-legacy, which talks to the kernel by a raw socket."""
     folders = [""] + (os.environ.get("PATH") or os.defpath).split(":")  # shutil.which would cost the start 5 ms
     places = [os.path.join(folder, port.get("binary") or "iptables") for folder in folders]
@@ -79,12 +88,12 @@ def legacy(port):
     return port["kind"] == "iptables" and bool(found) and "legacy" in os.path.realpath(found[0])
 
 
-def lowest_port():
+def lowest_port() -> int:
     """Returns the lowest port that everybody may listen on."""
     return number_in("/proc/sys/net/ipv4/ip_unprivileged_port_start", 1024)
 
 
-def number_in(path, otherwise):
+def number_in(path: str, otherwise: int) -> int:
     try:
         with open(path) as file:
             return int(file.read())
@@ -92,14 +101,14 @@ def number_in(path, otherwise):
         return otherwise
 
 
-def other_user(stanza, uid):
+def other_user(stanza: Stanza, uid: int) -> bool:
     """Tells whether a stanza's commands run as somebody else than the user with that number."""
     if stanza.exec_group:
         return True
     return bool(stanza.exec_user) and pwd.getpwnam(stanza.exec_user).pw_uid != uid
 
 
-def check(settings, stanzas, uid=None):
+def check(settings: Settings, stanzas: Sequence[Stanza], uid: int | None = None) -> None:
     """Raises ConfigError where this process lacks a capability that the configuration needs.
 
     `uid` is the number of the user that it will be, its own if None.
@@ -118,7 +127,7 @@ def check(settings, stanzas, uid=None):
             raise ConfigError("NoNewPrivileges", reason)
 
 
-def process_status():
+def process_status() -> dict[str, str] | None:
     """Returns /proc/self/status as {name: text}; None where there is no such file, as on other systems than Linux."""
     try:
         with open("/proc/self/status") as file:
@@ -128,7 +137,7 @@ def process_status():
     return {name: text.strip() for name, _, text in rows}
 
 
-def become(settings, stanzas):
+def become(settings: Settings, stanzas: Sequence[Stanza]) -> None:
     """Becomes the user that the settings name, with the capabilities that are needed alone; raises ConfigError.
 
     The state directory and what is in it becomes that user's. Commands by sudo, and commands as root, need a way back
@@ -158,7 +167,7 @@ def become(settings, stanzas):
     pass_on(settings)
 
 
-def pass_on(settings):
+def pass_on(settings: Settings) -> None:
     """Lets firewall programs have what they need of what we kept: at the start, and once a reload wants some.
 
     Only what an exec may inherit can be passed on: what we kept in `become`, or were given by systemd.
@@ -173,7 +182,7 @@ def pass_on(settings):
         os.environ.setdefault("XTABLES_LOCKFILE", settings.state_dir + "/xtables.lock")
 
 
-def tell(settings, stanzas):
+def tell(settings: Settings, stanzas: Sequence[Stanza]) -> None:
     """Logs what will be different from a daemon that runs as root."""
     for name, port in sorted(settings.ports.items()):
         if port.get("kind") == "command" and way(settings, port) not in ELSEWHERE:
@@ -185,13 +194,13 @@ def tell(settings, stanzas):
             log.warning("stanza %s: its commands run as %s; CMD_EXEC_USER names another", stanza.name, settings.user)
 
 
-def ways_back(stanzas):
+def ways_back(stanzas: Sequence[Stanza]) -> bool:
     """Tells whether commands are to run with all of root's rights."""
     return any(one.cmd_exec and (one.sudo or (one.exec_user and pwd.getpwnam(one.exec_user).pw_uid == 0))
                for one in stanzas)  # fmt: skip
 
 
-def hand_over(path, entry):
+def hand_over(path: str, entry: pwd.struct_passwd) -> None:
     """Gives root's state directory, and the plain files in it, to a user; the directory last, as the sign of it.
 
     In a directory that is not root's a name may lead anywhere, so nothing in there is touched; one of a third party's
@@ -208,7 +217,7 @@ def hand_over(path, entry):
     os.chown(path, entry.pw_uid, entry.pw_gid)
 
 
-def reduce(entry, keep, way_back):
+def reduce(entry: pwd.struct_passwd, keep: list[int], way_back: bool) -> None:
     """Takes on a user's identity and keeps the capabilities of these numbers, for itself alone; raises OSError."""
     change = os.geteuid() != entry.pw_uid
     if change:
@@ -224,7 +233,7 @@ def reduce(entry, keep, way_back):
         prctl(_NO_NEW, 1)
 
 
-def unbind(keep):
+def unbind(keep: list[int]) -> None:
     """Takes what is not kept out of the bounding set, so that no child can ever have it either."""
     for number in range(64):
         try:
@@ -234,7 +243,7 @@ def unbind(keep):
             return
 
 
-def raise_ambient(keep):
+def raise_ambient(keep: list[int]) -> None:
     """Lets the programs that we start have what a firewall needs, as far as we keep it."""
     for name in PASSED_ON:
         if NUMBERS[name] in keep:
@@ -244,16 +253,16 @@ def raise_ambient(keep):
 class NothingPassedOn:
     """While in it, a program that is started gets no capability of ours: what a packet asks for should have none."""
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.kept = int((process_status() or {}).get("CapAmb", "0"), 16)
         if self.kept:
             prctl(_AMBIENT, _LOWER_ALL)
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         raise_ambient([number for number in range(64) if self.kept >> number & 1])
 
 
-def capset(keep):
+def capset(keep: list[int]) -> None:
     """Sets the permitted, effective and inheritable capabilities of this thread; raises OSError."""
     import ctypes
 
@@ -264,13 +273,13 @@ def capset(keep):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def prctl(option, *words):
+def prctl(option: int, *words: int) -> int:
     """Calls prctl(2) with up to four further words; returns its answer, raises OSError."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
     padded = [ctypes.c_ulong(word) for word in (*words, 0, 0, 0, 0)[:4]]
-    answer = libc.prctl(option, *padded)
+    answer: int = libc.prctl(option, *padded)
     if answer < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return answer

@@ -4,11 +4,18 @@ Reads what `fwknop --key-gen`, `fwknopd --key-gen` and `tinyknop keygen` print, 
 a file or from standard input: never from its words, which everybody on the machine could see.
 """
 
+from __future__ import annotations
+
 import argparse
 import re
 import sys
 
 from tinyknop.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import TextIO
 
 LONGEST = 1 << 20  # bytes
 # NAME: value, as key generators print it; NAME value, as in access.conf; name = "value", as in TOML.
@@ -20,9 +27,9 @@ BLOCKS = "█▀▄ "  # by the darkness of the upper and of the lower module
 COLOURS = "\33[38;5;231;48;5;16m"  # white on black
 
 
-def pairs(text):
+def pairs(text: str) -> list[tuple[str, str | None]]:
     """Returns the (key, HMAC key or None) of a text, each in base64; a second key begins the next pair."""
-    found: list[list] = []
+    found: list[list[str | None]] = []
     for line in text.split("\n"):
         match = LINE.match(line)
         if match is None:
@@ -34,12 +41,12 @@ def pairs(text):
     return [(key, hmac_key) for key, hmac_key in found if key is not None]
 
 
-def content(key, hmac_key):
+def content(key: str, hmac_key: str | None) -> str:
     """Returns what the app reads: one line, and not even its end (Fwknop2 issue 51: more than this is no key to it)."""
     return "KEY_BASE64:" + key + (" HMAC_KEY_BASE64:" + hmac_key if hmac_key else "")
 
 
-def available():
+def available() -> ModuleType:
     """Returns the library that makes QR codes; raises ConfigError with the way to get it."""
     try:
         import segno
@@ -49,7 +56,7 @@ def available():
     return segno
 
 
-def draw(text, out=None):
+def draw(text: str, out: TextIO | None = None) -> None:
     """Draws a text as a QR code: two rows in a line, light modules as blocks.
 
     On a terminal the colours are set as well: most scanners refuse a code that a light theme has turned inside out.
@@ -63,7 +70,7 @@ def draw(text, out=None):
         out.write(before + "".join(BLOCKS[2 * one + other] for one, other in zip(upper, lower)) + after + "\n")
 
 
-def read(path):
+def read(path: str | None) -> str:
     """Returns the text of a file, or of standard input; raises ConfigError."""
     try:
         if path is not None:
@@ -76,7 +83,7 @@ def read(path):
         raise ConfigError(path or "stdin", "cannot be read: %s" % error.strerror) from None
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Draws a QR code for each pair of keys."""
     parser = argparse.ArgumentParser(
         "tinyknop qr",

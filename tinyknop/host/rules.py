@@ -3,6 +3,8 @@
 All stands in two chains of our own; INPUT and FORWARD get jumps to them. A packet that a rule describes is logged.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -10,11 +12,13 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tinyknop.errors import ConfigError, PortError
 
 from . import keygen, snort
-from .translate import translate
+from .translate import Translated, translate
 
 CHAIN, ESTAB = "TINYKNOP_RULES", "TINYKNOP_RULES_ESTAB"
 HOOKS = ("INPUT", "FORWARD")
@@ -31,7 +35,7 @@ TOOLS = {False: "iptables", True: "ip6tables"}
 WAIT_S = 120  # for a transaction; 700 rules took iptables-nft 0.1 s, so something is stuck
 
 
-def word(text):
+def word(text: str) -> str:
     """Returns a word as iptables-restore reads it; what would need more than quotes cannot come from here."""
     if PLAIN.fullmatch(text) and len(text) <= LONGEST_WORD:
         return text
@@ -40,12 +44,12 @@ def word(text):
     return '"%s"' % text
 
 
-def printable(text, most):
+def printable(text: str, most: int) -> str:
     """Returns a stranger's text as a terminal and a comment may have it: no control characters, quotes, backslashes."""
     return re.sub(r"[^ !#-\[\]-~]", "?", text)[:most].strip()
 
 
-def comment(sid, about):
+def comment(sid: int, about: dict[str, Any]) -> str:
     """Returns what a rule's comment says, in letters that need no quoting."""
     said = [("sid", sid), ("msg", about["msg"]), ("classtype", about["classtype"])]
     said += [("reference", one) for one in about["reference"]]
@@ -56,14 +60,18 @@ def comment(sid, about):
 class Ruleset:
     """What becomes of rule files: lines for each family, the rules that are skipped, and what all say of themselves."""
 
-    def __init__(self, options):
+    def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.rules, self.skipped, self.metadata, self.variables = [], [], {}, {}
-        self.lines: dict = {six: ([], [], []) for six in TOOLS}  # of pass rules, of CHAIN, of ESTAB
-        self.counts: dict = {six: Counter() for six in TOOLS}
-        self.reasons: dict = {six: [] for six in TOOLS}
+        self.rules: list[snort.Rule] = []
+        self.skipped: list[snort.Skipped] = []
+        self.metadata: dict[str, dict[str, Any]] = {}
+        self.variables: dict[str, str] = {}
+        # Of pass rules, of CHAIN, of ESTAB.
+        self.lines: dict[bool, tuple[list[str], list[str], list[str]]] = {six: ([], [], []) for six in TOOLS}
+        self.counts: dict[bool, Counter[str]] = {six: Counter() for six in TOOLS}
+        self.reasons: dict[bool, list[snort.Skipped]] = {six: [] for six in TOOLS}
 
-    def read(self, path, text):
+    def read(self, path: str, text: str) -> None:
         """Takes in a rule file's text."""
         rules, skipped = snort.read(text, path, self.variables)
         for rule in rules:
@@ -74,11 +82,11 @@ class Ruleset:
                 self.rules += [rule] if self.wanted(rule.sid) else []
         self.skipped += [one for one in skipped if self.wanted(one.sid)]
 
-    def wanted(self, sid):
+    def wanted(self, sid: int | str) -> bool:
         """Tells whether --sid names a rule, or no rule at all."""
         return not self.options.sid or str(sid) in self.options.sid
 
-    def translate(self, six):
+    def translate(self, six: bool) -> None:
         """Turns all rules into lines of a family."""
         variables = dict(self.variables, **self.options.variables)
         for rule in self.rules:
@@ -90,7 +98,7 @@ class Ruleset:
             except ValueError as error:
                 self.reasons[six].append(snort.Skipped(rule.where, str(rule.sid), str(error)))
 
-    def add(self, rule, found, six):
+    def add(self, rule: snort.Rule, found: Translated, six: bool) -> None:
         """Enters the lines of one rule."""
         number = self.counts[six]["rules"] + 1
         passes, plain, established = self.lines[six]
@@ -112,13 +120,13 @@ class Ruleset:
         (passes if rule.action == "pass" else established if found.established else plain).extend(texts)
         self.counts[six].update(rules=1, lines=len(texts), guessed=int(found.approximate))
 
-    def log(self, mark, proto):
+    def log(self, mark: str, proto: str) -> list[str]:
         """Returns the words of the target that logs."""
         if self.options.nflog is not None:
             return ["-j", "NFLOG", "--nflog-group", str(self.options.nflog), "--nflog-prefix", mark]
         return ["-j", "LOG", "--log-ip-options"] + ["--log-tcp-options"] * (proto == "tcp") + ["--log-prefix", mark]
 
-    def jumps(self):
+    def jumps(self) -> list[tuple[str, str]]:
         """Returns the rules of other chains that lead to ours, without their verbs."""
         here = "! -i lo "
         if not self.options.first_packets:
@@ -130,14 +138,14 @@ class Ruleset:
         odd = "-m conntrack --ctstate INVALID,UNTRACKED "
         return [(hook, here + which + "-j " + CHAIN) for hook in HOOKS for which in (odd, head)]
 
-    def chains(self, six):
+    def chains(self, six: bool) -> list[str]:
         """Returns the lines that make and fill our chains."""
         passes, plain, established = self.lines[six]
         across = ["-A %s -m conntrack --ctstate ESTABLISHED -j %s" % (CHAIN, ESTAB)] if established else []
         return [":%s - [0:0]" % CHAIN, ":%s - [0:0]" % ESTAB, *passes, *across, *plain, *established]
 
 
-def refusal(rule, six):
+def refusal(rule: snort.Rule, six: bool) -> list[str]:
     """Returns the target of a rule that wants packets turned away."""
     if rule.action in ("drop", "sdrop"):
         return ["-j", "DROP"]
@@ -146,12 +154,12 @@ def refusal(rule, six):
     return ["-j", "REJECT", "--reject-with", "icmp6-port-unreachable" if six else "icmp-port-unreachable"]
 
 
-def restore(lines):
+def restore(lines: list[str]) -> str:
     """Returns lines as the input of one transaction in the table `filter`."""
     return "*filter\n%s\nCOMMIT\n" % "\n".join(lines)
 
 
-def run(*argv, text=None):
+def run(*argv: str, text: str | None = None) -> str:
     """Runs a command without a shell; returns what it printed. Raises PortError."""
     try:
         done = subprocess.run(argv, input=(text or "").encode(), capture_output=True, timeout=WAIT_S)
@@ -162,7 +170,7 @@ def run(*argv, text=None):
     return done.stdout.decode("utf-8", "replace")
 
 
-def listing(tool):
+def listing(tool: str) -> tuple[list[str], bool]:
     """Returns (lines that take away our jumps, whether our chains are there), as the table is now."""
     table = run(tool, "-w", "-S").splitlines()
     ends = ("-j " + CHAIN, "-j " + ESTAB)
@@ -171,13 +179,13 @@ def listing(tool):
     return [line for line in gone if not line.startswith(ours)], "-N " + CHAIN in table
 
 
-def change(six, lines, test=False):
+def change(six: bool, lines: list[str], test: bool = False) -> None:
     """Puts lines into a family's table, all or none."""
     words = ["--test"] if test else []
     run(TOOLS[six] + "-restore", "--noflush", "-w", *words, text=restore(lines))
 
 
-def remove(families):
+def remove(families: Sequence[bool]) -> None:
     """Takes our jumps and chains away, in one transaction for each family."""
     for six in families:
         lines, there = listing(TOOLS[six])
@@ -186,7 +194,7 @@ def remove(families):
             change(six, lines + [":%s - [0:0]" % name for name in names] + ["-X " + name for name in names])
 
 
-def apply(ruleset, families):
+def apply(ruleset: Ruleset, families: Sequence[bool]) -> None:
     """Puts the chains in force in place of what was there; no family is touched unless each takes its lines."""
     wanted = {}
     for six in families:
@@ -197,7 +205,7 @@ def apply(ruleset, families):
             change(six, wanted[six], test)
 
 
-def report(ruleset, families):
+def report(ruleset: Ruleset, families: Sequence[bool]) -> None:
     """Says on stderr what was skipped and why, how much became of the rest, and what it costs."""
     # Once, where both families say the same of a rule.
     for one in dict.fromkeys(ruleset.skipped + [one for six in families for one in ruleset.reasons[six]]):
@@ -214,7 +222,7 @@ def report(ruleset, families):
         print(text % most + "; with 1,350 of them a stream fell from 1,300 to 48 MB/s", file=sys.stderr)
 
 
-def variable(text):
+def variable(text: str) -> tuple[str, str]:
     """Reads NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not re.fullmatch(r"\w+", name) or not value.strip():
@@ -222,7 +230,7 @@ def variable(text):
     return name, value.strip()
 
 
-def sids(text):
+def sids(text: str) -> set[str]:
     """Reads numbers with commas between them."""
     try:
         return {str(int(part)) for part in text.split(",")}
@@ -230,10 +238,10 @@ def sids(text):
         raise argparse.ArgumentTypeError("%s: write numbers, as in 2000500,2000501" % text) from None
 
 
-def number(top):
+def number(top: int) -> Callable[[str], int]:
     """Returns a reader of numbers from 0 to `top`."""
 
-    def read(text):
+    def read(text: str) -> int:
         if not text.isdecimal() or len(text) > 9 or int(text) > top:
             raise argparse.ArgumentTypeError("%s: write a number from 0 to %d" % (text, top))
         return int(text)
@@ -241,7 +249,7 @@ def number(top):
     return read
 
 
-def parsed(words):
+def parsed(words: list[str]) -> argparse.Namespace:
     """Returns the options of the command line."""
     parser = argparse.ArgumentParser(prog="tinyknop rules", description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="*", metavar="FILE", help='Snort 2 rules, or a snort.conf with "var" lines')
@@ -273,7 +281,7 @@ def parsed(words):
     return options
 
 
-def load(path):
+def load(path: str) -> str:
     """Returns a rule file's text; raises ConfigError."""
     try:
         with open(path, encoding="latin-1", newline="\n") as file:
@@ -285,7 +293,7 @@ def load(path):
     return text
 
 
-def keep(path, text):
+def keep(path: str, text: str) -> None:
     """Writes a file in the place of one that may be there; readers see the old or the new one. Raises ConfigError."""
     try:
         os.makedirs(os.path.dirname(path) or ".", mode=0o700, exist_ok=True)
@@ -295,7 +303,7 @@ def keep(path, text):
         raise ConfigError(path, "cannot be written: %s" % error.strerror) from None
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Runs the command; returns the exit status: 1 where not one rule was translated."""
     options = parsed(words)
     if options.remove:

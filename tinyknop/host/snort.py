@@ -3,12 +3,37 @@
 Rule files come from strangers. Whatever a file holds, a line becomes a Rule or a Skipped with its reason.
 """
 
-import re
-from collections import namedtuple
+from __future__ import annotations
 
-# options: ((name in lower case, text), ...) as they stand; where: "FILE:LINE"; text fields of the header as written.
-Rule = namedtuple("Rule", "where action proto source sport both destination dport options sid")
-Skipped = namedtuple("Skipped", "where sid reason")
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+Options = tuple[tuple[str, str], ...]  # name in lower case, text as it stands
+
+
+class Rule(NamedTuple):
+    """One rule; the addresses and ports of its header as written."""
+
+    where: str  # "FILE:LINE"
+    action: str
+    proto: str
+    source: str
+    sport: str
+    both: bool  # both directions
+    destination: str
+    dport: str
+    options: Options
+    sid: int
+
+
+class Skipped(NamedTuple):
+    """A line that is no rule for us, and why."""
+
+    where: str
+    sid: str
+    reason: str
+
 
 ACTIONS = ("alert", "log", "pass", "drop", "reject", "sdrop", "activate", "dynamic")
 HEADER = re.compile(
@@ -26,7 +51,7 @@ VARIABLES = {"HTTP_PORTS": "80", "SHELLCODE_PORTS": "!80", "ORACLE_PORTS": "1521
 LISTED = ("reference", "content", "uricontent")
 
 
-def read(text: str, name: str, variables: dict) -> "tuple[list, list]":
+def read(text: str, name: str, variables: dict[str, str]) -> tuple[list[Rule], list[Skipped]]:
     """Returns (Rules, Skipped) of a file's bytes, read as latin-1; `var` lines enter `variables`."""
     rules, skipped = [], []
     for number, line in _lines(text):
@@ -47,7 +72,7 @@ def read(text: str, name: str, variables: dict) -> "tuple[list, list]":
     return rules, skipped
 
 
-def _lines(text):
+def _lines(text: str) -> Iterator[tuple[int, str]]:
     """Yields (number, line): without comments and blank ones, those that end in a backslash joined."""
     held, first = "", 0
     for number, line in enumerate(text.split("\n"), 1):
@@ -63,7 +88,7 @@ def _lines(text):
         yield first, held.strip()
 
 
-def _rule(line, where):
+def _rule(line: str, where: str) -> Rule:
     if len(line) > LONGEST_RULE:
         raise ValueError("longer than %d characters" % LONGEST_RULE)
     head = HEADER.fullmatch(line)
@@ -80,7 +105,7 @@ def _rule(line, where):
     return Rule(where, head.group("action"), head.group("proto").lower(), *ends[0], both, *ends[1], found, int(sids[0]))
 
 
-def options(text):
+def options(text: str) -> Options:
     """Returns ((name, value), ...) of what stands in a rule's brackets; raises ValueError for a quote left open."""
     pieces, start, quoted, at = [], 0, False, 0
     while at < len(text):
@@ -100,7 +125,7 @@ def options(text):
     return tuple((name.strip().lower(), value.strip()) for name, _, value in pairs)
 
 
-def quoted(value):
+def quoted(value: str) -> tuple[bool, str]:
     """Returns (negated, text between the quotes) of `!"..."`; raises ValueError where there are no quotes."""
     said = re.fullmatch(r'(!?)\s*"(.*)"', value, re.DOTALL)
     if not said:
@@ -108,7 +133,7 @@ def quoted(value):
     return bool(said.group(1)), said.group(2)
 
 
-def decoded(text):
+def decoded(text: str) -> bytes:
     """Returns the bytes of a content's text: `|41 42|` is hex, a backslash takes the next character as it is."""
     out, at = bytearray(), 0
     while at < len(text):
@@ -133,10 +158,10 @@ def decoded(text):
     return bytes(out)
 
 
-def expanded(text, variables, depth=0):
+def expanded(text: str, variables: dict[str, str], depth: int = 0) -> str:
     """Returns an address or port text with its $VARIABLES put in; raises ValueError for one that nobody knows."""
 
-    def value(match):
+    def value(match: re.Match[str]) -> str:
         name = match.group(1)
         if name in variables or name in VARIABLES:
             return expanded(variables.get(name) or VARIABLES[name], variables, depth + 1)
@@ -152,10 +177,10 @@ def expanded(text, variables, depth=0):
     return text
 
 
-def listed(text):
+def listed(text: str) -> tuple[list[str], list[str]]:
     """Returns (wanted, unwanted) items of `x`, `!x`, `[x,!y,[z]]`; nothing wanted means any. Raises ValueError."""
-    wanted: list = []
-    unwanted: list = []
+    wanted: list[str] = []
+    unwanted: list[str] = []
     negations, turned = [False], False
     for piece in re.findall(r"[\[\],!]|[^\[\],!\s]+", text):
         if piece == "!":
@@ -175,9 +200,9 @@ def listed(text):
     return [] if "any" in wanted else wanted, unwanted
 
 
-def about(rule: Rule) -> dict:
+def about(rule: Rule) -> dict[str, Any]:
     """Returns what a report says of a rule: msg, classtype, reference, content, metadata, priority, rev."""
-    said: dict = {name: "" for name in ("msg", "classtype", "priority", "rev")}
+    said: dict[str, Any] = {name: "" for name in ("msg", "classtype", "priority", "rev")}
     said.update(reference=[], content=[], metadata={})
     for name, value in rule.options:
         value = value.encode("latin-1", "replace").decode("utf-8", "replace")

@@ -1,5 +1,7 @@
 """`tinyknop status`: asks the running daemon what is open, what it refused, and how its captures and ports are."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -8,6 +10,13 @@ import sys
 import time
 
 from tinyknop.errors import ConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    Answer = dict[str, Any]  # the daemon's JSON
 
 STATE_DIR = "/var/lib/tinyknop"
 CONFIG = "/etc/tinyknop/tinyknop.toml"
@@ -19,7 +28,7 @@ CLEAR = "\33[H\33[2J"  # of a terminal
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
-def ask(path, words=()):
+def ask(path: str, words: Sequence[str] = ()) -> Answer:
     """Returns what the daemon says at its socket to some words, as a dict; raises ConfigError where nobody answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         caller.settimeout(WAIT_S)
@@ -46,19 +55,19 @@ def ask(path, words=()):
     raise ConfigError(path, "the answer is not JSON as the daemon says it: is this tinyknop's socket?")
 
 
-def plain(text):
+def plain(text: str) -> str:
     """Returns a text that cannot steer a terminal: a device's last words may stand in it, and a packet's."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def table(rows):
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns rows of texts as lines, columns aligned."""
     rows = [[plain(text) for text in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))] if rows else []
     return ["  " + "  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in rows]
 
 
-def lasted(seconds):
+def lasted(seconds: int) -> str:
     """Returns a time as people say it: "42 s", "5 min 3 s", "3 d 4 h"; the two largest units."""
     words: list[str] = []
     for size, unit in UNITS:
@@ -68,25 +77,25 @@ def lasted(seconds):
     return " ".join(words[:2])
 
 
-def clock(second):
+def clock(second: int) -> str:
     """Returns a wall-clock second in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
 
 
-def _openings(grant):
+def _openings(grant: dict[str, Any]) -> str:
     return ",".join(item if isinstance(item, str) else "%s/%s" % tuple(item) for item in grant.get("openings", ()))
 
 
-def _health(item, now):
+def _health(item: dict[str, Any], now: int) -> str:
     """Returns what is wrong with a port or capture and since when, or "works"."""
     since = item.get("failing_since")
-    failure = item.get("failure") or ("the interface is down" if since else "")
+    failure: str = item.get("failure") or ("the interface is down" if since else "")
     if failure and since:
         failure += ", for %s (since %s)" % (lasted(max(now - since, 0)), clock(since))
     return failure or "works"
 
 
-def ports(answer, now):
+def ports(answer: Answer, now: int) -> list[str]:
     """Returns the lines about ports: their health, and the closes that they owe."""
     rows = []
     for item in answer.get("ports", ()):
@@ -95,7 +104,7 @@ def ports(answer, now):
     return ["ports:"] + table(rows) if rows else []
 
 
-def captures(answer, now):
+def captures(answer: Answer, now: int) -> list[str]:
     """Returns the lines about captures: their health, what they heard and what was lost."""
     rows = []
     for item in answer.get("captures", ()):
@@ -104,7 +113,7 @@ def captures(answer, now):
     return ["captures:"] + table(rows) if rows else []
 
 
-def stanzas(answer, now):
+def stanzas(answer: Answer, now: int) -> list[str]:
     """Returns the lines about stanzas: when each one was last used."""
     listed = answer.get("stanzas", ())
     rows = []
@@ -116,7 +125,7 @@ def stanzas(answer, now):
     return ["stanzas:"] + table(rows) + rest if rows else []
 
 
-def opened(answer, now):
+def opened(answer: Answer, now: int) -> list[str]:
     """Returns the lines about what is open, and about closes that some device has not confirmed."""
     grants = answer.get("grants", ())
     count = answer.get("open", len(grants))
@@ -132,7 +141,7 @@ def opened(answer, now):
     return lines + (["closes owed: %d" % len(owed)] if owed else []) + table(owed)
 
 
-def watched(answer):
+def watched(answer: Answer) -> list[str]:
     """Returns the lines about those who scan us, where that is looked at."""
     found = answer.get("watch")
     if not found:
@@ -147,7 +156,7 @@ def watched(answer):
     return lines + table(rows)
 
 
-def refused(answer):
+def refused(answer: Answer) -> list[str]:
     """Returns the lines about the packets refused last: when, from where, how long, at which stage."""
     rows = []
     for second, stage, size, source, stanza in sorted(answer.get("refused", ()), reverse=True)[:10]:
@@ -155,7 +164,7 @@ def refused(answer):
     return ["refused last (`tinyknop explain` says more):"] + table(rows) if rows else []
 
 
-def printed(answer, now):
+def printed(answer: Answer, now: int) -> list[str]:
     """Returns the lines that people read."""
     lines = []
     if answer.get("started"):
@@ -167,10 +176,11 @@ def printed(answer, now):
     return lines + table([[name, str(count)] for name, count in counted]) + refused(answer)
 
 
-def socket_of(options):
+def socket_of(options: argparse.Namespace) -> str:
     """Returns the socket's path: as given, from the configuration's state_dir, or the default one."""
-    if options.socket:
-        return options.socket
+    named: str | None = options.socket
+    if named:
+        return named
     state_dir = STATE_DIR
     if options.config or os.path.exists(CONFIG):
         from tinyknop import config
@@ -184,7 +194,7 @@ def socket_of(options):
     return os.path.join(state_dir, SOCKET)
 
 
-def parser(name, text):
+def parser(name: str, text: str) -> argparse.ArgumentParser:
     """Returns a parser that knows where the daemon's socket is."""
     made = argparse.ArgumentParser("tinyknop " + name, description=text)
     where = made.add_mutually_exclusive_group()
@@ -193,7 +203,7 @@ def parser(name, text):
     return made
 
 
-def state(path):
+def state(path: str) -> Answer:
     """Returns the daemon's state, of what is open only the first and how much there is; raises ConfigError."""
     answer = ask(path, ("status",))
     if "error" in answer:
@@ -201,7 +211,7 @@ def state(path):
     return answer
 
 
-def shown(path, options):
+def shown(path: str, options: argparse.Namespace) -> str:
     """Returns the text that was asked for."""
     answer = state(path)
     if options.metrics:
@@ -213,7 +223,7 @@ def shown(path, options):
     return "\n".join(printed(answer, answer.get("now") or int(time.time())))
 
 
-def watch(path, options):
+def watch(path: str, options: argparse.Namespace) -> int:
     """Shows the state again and again, until somebody interrupts it; a daemon that is away may come back."""
     try:
         while True:
@@ -227,7 +237,7 @@ def watch(path, options):
         return 0
 
 
-def seconds(text):
+def seconds(text: str) -> float:
     """Reads the pause between two looks; raises argparse's error."""
     try:
         pause = float(text)
@@ -238,7 +248,7 @@ def seconds(text):
     return pause
 
 
-def words_parser():
+def words_parser() -> argparse.ArgumentParser:
     """Returns the parser of our words."""
     made = parser("status", "Shows what is open, what was refused, and how captures and ports are.")
     form = made.add_mutually_exclusive_group()
@@ -256,7 +266,7 @@ def words_parser():
     return made
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Prints what the daemon says."""
     made = words_parser()
     options = made.parse_args(words)

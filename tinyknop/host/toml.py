@@ -3,6 +3,8 @@
 tomllib gives no line numbers, so a scanner of our own finds the line of each key in a text that tomllib took.
 """
 
+from __future__ import annotations
+
 import os
 import re
 
@@ -11,7 +13,17 @@ from tinyknop.errors import ConfigError
 try:
     import tomllib
 except ImportError:  # below Python 3.11
-    import tomli as tomllib  # type: ignore[no-redef]
+    import tomli as tomllib  # type: ignore[no-redef]  # one of the two is there
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, Union
+
+    from tinyknop.settings import Settings
+    from tinyknop.stanza import Stanza
+
+    Path = tuple[Union[str, int], ...]  # numbers for arrays of tables
 
 TABLES = ("daemon", "capture", "port", "carrier", "stanza", "target", "watch")
 NATIVE = ("name", "openings", "timeout", "max_timeout", "key_file", "ports", "require_all", "require_hint", "cut")
@@ -38,17 +50,17 @@ _VALUE = re.compile(
 class Scanner:
     """Walks through a TOML text once; `lines` maps each key's path, a tuple, to its line."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
         self.line = 1
         self.counted = 0  # up to here the ends of lines are in `line`
-        self.lines = {}
-        self.arrays = {}  # path of an array of tables -> how many so far
+        self.lines: dict[Path, int] = {}
+        self.arrays: dict[Path, int] = {}  # path of an array of tables -> how many so far
 
-    def run(self):
+    def run(self) -> dict[Path, int]:
         """Fills `lines`; stops quietly at what it does not understand, since tomllib is the judge."""
-        table = ()
+        table: Path = ()
         while True:
             space = _SPACE.match(self.text, self.at)
             self.at = space.end() if space else self.at
@@ -69,17 +81,17 @@ class Scanner:
                     self.note(table + parts[:depth], line)
                 self.value()
 
-    def now(self):
+    def now(self) -> int:
         """Returns the line of the current position."""
         self.line += self.text.count("\n", self.counted, self.at)
         self.counted = self.at
         return self.line
 
-    def note(self, path, line):
+    def note(self, path: Path, line: int) -> None:
         """Keeps the first line of a path."""
         self.lines.setdefault(path, line)
 
-    def key(self):
+    def key(self) -> tuple[str, ...]:
         """Reads a dotted key with the blanks around it and the `=` after it; returns its parts."""
         parts = []
         while True:
@@ -94,12 +106,12 @@ class Scanner:
                 return tuple(parts[:DEEPEST])
             self.at += 1
 
-    def blanks(self):
+    def blanks(self) -> None:
         """Skips blanks and tabs."""
         while self.text.startswith((" ", "\t"), self.at):
             self.at += 1
 
-    def part(self):
+    def part(self) -> str | None:
         """Reads one part of a key, bare or quoted; returns it or None."""
         for pattern in (_BARE, _BASIC, _LITERAL):
             found = pattern.match(self.text, self.at)
@@ -110,9 +122,9 @@ class Scanner:
                 return found.group(1) if pattern is not _BARE else found.group()
         return None
 
-    def header(self, parts, is_array):
+    def header(self, parts: tuple[str, ...], is_array: bool) -> Path:
         """Returns the path of a table, numbers put in for the arrays of tables on its way."""
-        path: tuple = ()
+        path: Path = ()
         for part in parts[:-1]:
             path += (part,)
             self.note(path, self.line)
@@ -125,7 +137,7 @@ class Scanner:
             path += (self.arrays[path] - 1,)
         return path
 
-    def value(self):
+    def value(self) -> None:
         """Skips a value: up to the end of the line on which its last bracket closes."""
         depth = 0
         while self.at < len(self.text):
@@ -143,7 +155,7 @@ class Scanner:
                 return
 
 
-def lines_of(text):
+def lines_of(text: str) -> dict[Path, int]:
     """Returns {path: line} for every key of a TOML text; a path is a tuple, with numbers for arrays of tables."""
     return Scanner(text).run()
 
@@ -151,7 +163,7 @@ def lines_of(text):
 class Document:
     """One file: what tomllib read, and where each of it stands."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
         text = _read(path)
         try:
@@ -168,29 +180,29 @@ class Document:
                 reason = "%s: no such table%s; there are %s" % (name, meant(name, TABLES), ", ".join(TABLES))
                 raise ConfigError(self.where(name), reason)
 
-    def where(self, *path):
+    def where(self, *path: str | int) -> str:
         """Returns "FILE:LINE" of a key, or of the innermost table around it that has a line."""
         while path and path not in self.lines:
             path = path[:-1]
         return "%s:%d" % (self.path, self.lines.get(path, 1))
 
-    def entries(self, *path):
+    def entries(self, *path: str | int) -> list[tuple[str, str, str]]:
         """Returns the (name, text, where) of one table's keys."""
-        table = self.data
+        table: Any = self.data
         for part in path:
             table = table[part]
         if not isinstance(table, dict):
             raise ConfigError(self.where(*path), "%s must be a table: [%s]" % (path[-1], ".".join(map(str, path))))
         return [(name, self.text(value, *path, name), self.where(*path, name)) for name, value in table.items()]
 
-    def array(self, name):
+    def array(self, name: str) -> int:
         """Returns how many tables a [[name]] has; raises ConfigError where it is something else."""
         tables = self.data.get(name, [])
         if not isinstance(tables, list) or not all(isinstance(item, dict) for item in tables):
             raise ConfigError(self.where(name), "%s must be written [[%s]], once for each" % (name, name))
         return len(tables)
 
-    def named(self, name):
+    def named(self, name: str) -> list[str]:
         """Returns the names below [name.NAME]; raises ConfigError where there is something else."""
         tables = self.data.get(name, {})
         if not isinstance(tables, dict):
@@ -200,7 +212,7 @@ class Document:
                 raise ConfigError(self.where(name, key), "%s stands alone: write [%s.NAME] above it" % (key, name))
         return list(tables)
 
-    def options(self, *path):
+    def options(self, *path: str | int) -> dict[str, str]:
         """Returns one table as a dict of texts, its place under "where"."""
         options = {}
         for name, text, where in self.entries(*path):
@@ -210,7 +222,7 @@ class Document:
         options["where"] = self.where(*path)
         return options
 
-    def text(self, value, *path):
+    def text(self, value: object, *path: str | int) -> str:
         """Returns a value as fwknop's files would write it: a list "a,b", true "Y", a number its digits."""
         if isinstance(value, str):
             return value
@@ -224,7 +236,7 @@ class Document:
         raise ConfigError(self.where(*path), reason % (path[-1], _KINDS.get(type(value).__name__, "date or time")))
 
 
-def load(path):
+def load(path: str) -> tuple[Settings, list[Stanza]]:
     """Returns (Settings, [Stanza, ...]) of a tinyknop.toml; raises ConfigError, also for a port that is not there."""
     from tinyknop.settings import Settings  # here, since a client needs neither
     from tinyknop.stanza import Stanza
@@ -249,7 +261,7 @@ def load(path):
     return settings, stanzas
 
 
-def native(name):
+def native(name: str) -> str:
     """Returns a stanza's keyword as the one table knows it: ours in lower case, fwknop's in upper case."""
     return name if name in NATIVE else name.upper()
 
@@ -257,7 +269,7 @@ def native(name):
 _KINDS = {"float": "fraction", "dict": "table", "list": "list of lists or tables"}
 
 
-def meant(name, known):
+def meant(name: str, known: Iterable[str]) -> str:
     """Returns " (did you mean ...?)" for the known name nearest to a wrong one, or nothing."""
     from difflib import get_close_matches
 
@@ -265,7 +277,7 @@ def meant(name, known):
     return " (did you mean %s?)" % near[0] if near else ""
 
 
-def _read(path):
+def _read(path: str) -> str:
     """Returns a file's text."""
     try:
         if os.path.getsize(path) > LARGEST:
@@ -281,7 +293,7 @@ def _read(path):
         raise ConfigError("%s:%d" % (path, line), "not UTF-8: save the file as UTF-8 text") from None
 
 
-def _placed(path, message):
+def _placed(path: str, message: str) -> tuple[str, str]:
     """Returns (FILE:LINE, reason) of tomllib's message, which holds the line at its end."""
     found = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
     line = found and found.group(1)

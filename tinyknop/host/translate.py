@@ -4,18 +4,26 @@ Nothing of a rule's text becomes a word: addresses, ports and numbers are read a
 of the comment only letters that need no quoting are left.
 """
 
+from __future__ import annotations
+
 import re
-from collections import namedtuple
+from typing import NamedTuple
 
 from tinyknop import net
 
 from . import u32
-from .contents import POSITIONS, contents
-from .snort import expanded, listed
+from .contents import POSITIONS, Content, contents
+from .snort import Options, Rule, expanded, listed
 
-# matches: a list of words for each iptables rule that it takes; established: in the chain of such connections;
-# approximate: by literals of a pcre; rejects: the rule file wants the packet turned away.
-Translated = namedtuple("Translated", "matches established approximate rejects")
+
+class Translated(NamedTuple):
+    """A rule of Snort in iptables' words."""
+
+    matches: list[list[str]]  # the words of each iptables rule that it takes
+    established: bool  # in the chain of such connections
+    approximate: bool  # by literals of a pcre
+    rejects: bool  # the rule file wants the packet turned away
+
 
 PORTS = 15  # that one multiport takes; a range counts for two
 PAIRS = 200  # iptables rules for one of Snort
@@ -30,7 +38,7 @@ FLOWS = frozenset("established stateless no_stream only_stream no_frag only_frag
 DIRECTIONS = {"to_server": "ORIGINAL", "from_client": "ORIGINAL", "to_client": "REPLY", "from_server": "REPLY"}
 
 
-def translate(rule, variables: dict, six: bool) -> Translated:
+def translate(rule: Rule, variables: dict[str, str], six: bool) -> Translated:
     """Returns the words of a snort.Rule; raises ValueError with the reason why it cannot be said."""
     proto = _proto(rule)
     if proto not in ("tcp", "udp", "icmp", "ip"):
@@ -61,7 +69,7 @@ def translate(rule, variables: dict, six: bool) -> Translated:
     return Translated(matches, established, approximate, rejects)
 
 
-def _proto(rule):
+def _proto(rule: Rule) -> str:
     """Returns a rule's protocol; of one for any, that of the header fields which it looks at. Raises ValueError."""
     found = {OF_ONE[name] for name, _ in rule.options if name in OF_ONE}
     if not found or found == {rule.proto}:
@@ -71,7 +79,7 @@ def _proto(rule):
     return found.pop()
 
 
-def _numbers(rule, proto, six):
+def _numbers(rule: Rule, proto: str, six: bool) -> tuple[list[str], list[str]]:
     """Returns (u32 tests, BPF programs) of a rule's options about numbers; raises ValueError."""
     tests, programs = [], []
     for name, value in rule.options:
@@ -94,14 +102,14 @@ def _numbers(rule, proto, six):
     return tests, programs
 
 
-def _icmp6(options):
+def _icmp6(options: Options) -> None:
     """Raises ValueError unless an ICMP rule is about a type that IPv6 alone has: below 128 they mean other things."""
     types = [span for name, value in options if name == "itype" for span in u32.ranges(value, 8)]
     if not types or types[0][0] < 128:
         raise ValueError("ICMP numbers of IPv4")
 
 
-def _flow(options):
+def _flow(options: Options) -> tuple[bool, list[str]]:
     """Returns (whether the connection must be established, words for its direction); raises ValueError."""
     said = {word.strip() for name, value in options if name == "flow" for word in value.lower().split(",")}
     directions = {DIRECTIONS[word] for word in said & set(DIRECTIONS)}
@@ -112,7 +120,7 @@ def _flow(options):
     return "established" in said, words
 
 
-def _addresses(letter, text, six):
+def _addresses(letter: str, text: str, six: bool) -> tuple[list[list[str]], list[str]]:
     """Returns (choices of words, u32 tests) of one end's addresses; raises ValueError."""
     wanted, unwanted = (_of_family(items, six) for items in listed(text))
     if wanted is None:
@@ -137,7 +145,7 @@ def _addresses(letter, text, six):
     return choices, [u32.test("12" if letter == "s" else "16", left)]
 
 
-def _of_family(items, six):
+def _of_family(items: list[str], six: bool) -> list[str] | None:
     """Returns the networks among items that are of a family, [] of none at all, None where all are of the other."""
     found = []
     for item in items:
@@ -147,7 +155,7 @@ def _of_family(items, six):
     return found if found or not items else None
 
 
-def _ports(letter, text):
+def _ports(letter: str, text: str) -> list[list[str]]:
     """Returns choices of words for one end's ports; raises ValueError."""
     wanted, unwanted = ([_port(item) for item in items] for items in listed(text))
     if len(wanted) == 1 and not unwanted:
@@ -159,7 +167,7 @@ def _ports(letter, text):
             for some in _handfuls(wanted) or [""]]  # fmt: skip
 
 
-def _port(text):
+def _port(text: str) -> u32.Span:
     """Returns a port or a range of them as (first, last); raises ValueError."""
     first, colon, last = text.partition(":")
     low = u32.number(first or "0", 65535)
@@ -169,9 +177,9 @@ def _port(text):
     return low, high
 
 
-def _handfuls(spans):
+def _handfuls(spans: list[u32.Span]) -> list[str]:
     """Returns ranges as texts for multiport, each of as many as it takes."""
-    texts: list = [[]]
+    texts: list[list[str]] = [[]]
     used = 0
     for low, high in sorted(set(spans)):
         weight = 1 + (low != high)
@@ -183,7 +191,7 @@ def _handfuls(spans):
     return [",".join(text) for text in texts if text]
 
 
-def _body(tests, programs, texts, proto, six):
+def _body(tests: list[str], programs: list[str], texts: list[Content], proto: str, six: bool) -> list[str]:
     """Returns the words of all that is looked for in a packet; raises ValueError where it is too much."""
     tests, strings = list(tests), []
     for text in texts:

@@ -4,14 +4,17 @@ An expression is u32's: `0>>22&0x3C@12>>26&0x3C@` goes past the headers of IPv4 
 IPv6 is taken without extension headers, as `-p` and the string match take it.
 """
 
+from __future__ import annotations
+
 import re
 
+Span = tuple[int, int]  # least and most of a range of numbers
 TOP = 0xFFFFFFFF
 MOST = 10  # tests in one `-m u32`, and ranges in a test: the kernel's XT_U32_MAXSIZE
 _PAST = "0>>22&0x3C@"  # behind the header of IPv4
 
 # Option -> (expression for IPv4, for IPv6 or None, bits of the number).
-FIELDS = {
+FIELDS: dict[str, tuple[str, str | None, int]] = {
     "ttl": ("8>>24", "4&0xFF", 8),
     "tos": ("0>>16&0xFF", "0>>20&0xFF", 8),
     "id": ("4>>16", None, 16),
@@ -30,7 +33,7 @@ _SPAN = re.compile(r"(\d+)\s*(?:<>|<=>|-)\s*(\d+)")
 _ONE = re.compile(r"(<=|>=|<|>|=|!=?|)\s*(\d+)")
 
 
-def number(text, top):
+def number(text: str, top: int) -> int:
     """Returns a number up to `top` of decimal or 0x digits; raises ValueError."""
     if re.fullmatch("0[xX][0-9A-Fa-f]{1,8}", text):
         value = int(text, 16)
@@ -43,7 +46,7 @@ def number(text, top):
     return value
 
 
-def ranges(text: str, bits: int) -> "list[tuple]":
+def ranges(text: str, bits: int) -> list[Span]:
     """Returns [(least, most), ...] of `7 =7 <7 >7 !7 3<>7 3-7 3- -7`; raises ValueError, also for what is never so."""
     top = (1 << bits) - 1
     text = text.strip().lower()
@@ -62,7 +65,7 @@ def ranges(text: str, bits: int) -> "list[tuple]":
     return found
 
 
-def compared(operator, value, top):
+def compared(operator: str, value: int, top: int) -> list[Span]:
     """Returns the ranges of numbers up to `top` for which `number OPERATOR value` holds."""
     spans = {
         "=": [(value, value)],
@@ -75,7 +78,7 @@ def compared(operator, value, top):
     return [(low, high) for low, high in spans[operator[0] if operator == "!=" else operator] if low <= high]
 
 
-def outside(spans, top=TOP):
+def outside(spans: list[Span], top: int = TOP) -> list[Span]:
     """Returns the ranges of numbers up to `top` that lie in none of some ranges."""
     found, least = [], 0
     for low, high in sorted(spans):
@@ -85,7 +88,7 @@ def outside(spans, top=TOP):
     return found + ([(least, top)] if least <= top else [])
 
 
-def test(expression, spans):
+def test(expression: str, spans: list[Span]) -> str:
     """Returns one u32 test; raises ValueError where it has more ranges than the kernel takes."""
     if len(spans) > MOST:
         raise ValueError("more than %d ranges" % MOST)
@@ -94,7 +97,7 @@ def test(expression, spans):
     )
 
 
-def field(name, value, six):
+def field(name: str, value: str, six: bool) -> str:
     """Returns the test of an option of FIELDS; raises ValueError."""
     four, other, bits = FIELDS[name]
     expression = other if six else four
@@ -106,7 +109,7 @@ def field(name, value, six):
     return test(expression, ranges(value, bits))
 
 
-def flags(value, six):
+def flags(value: str, six: bool) -> str:
     """Returns the test of TCP flags: `SA`, `S+`, `*SF`, `!R`, `S,12`; raises ValueError."""
     said = re.fullmatch(r"([!*+]?)([FSRPAUEC120]+)([!*+]?)(?:,([FSRPAUEC120]+))?", value.replace(" ", "").upper())
     if not said or (said.group(1) and said.group(3)):
@@ -128,7 +131,7 @@ def flags(value, six):
     return test(expression % kept, [(bits & kept, bits & kept)])
 
 
-def at(proto, six, offset):
+def at(proto: str, six: bool, offset: int) -> str | None:
     """Returns the expression of the four bytes at an offset of the payload, or None where they cannot be named."""
     if proto == "tcp":
         return "%s%d" % ("52>>26&0x3C@" if six else _PAST + "12>>26&0x3C@", offset + 40 * six) if offset >= 0 else None
@@ -136,7 +139,7 @@ def at(proto, six, offset):
     return "%s%d" % ("" if six else _PAST, offset + 40 * six) if offset >= 0 else None
 
 
-def equal(data, nocase, offset, proto, six):
+def equal(data: bytes, nocase: bool, offset: int, proto: str, six: bool) -> list[str] | None:
     """Returns tests that the payload holds `data` at an offset, or None where there is no saying it."""
     tests = []
     for start in range(0, len(data), 4):
@@ -154,7 +157,7 @@ def equal(data, nocase, offset, proto, six):
     return tests
 
 
-def byte_test(value, proto, six):
+def byte_test(value: str, proto: str, six: bool) -> str:
     """Returns the test of a byte_test at a fixed offset; raises ValueError."""
     words = [word.strip().lower() for word in value.split(",")]
     said = re.fullmatch(r"(!?)\s*(<=|>=|[<>=&]|)", words[1]) if len(words) > 3 else None
@@ -176,6 +179,7 @@ def byte_test(value, proto, six):
     expression, shift = at(proto, six, first), 0
     if expression is None:  # so near the front: a payload shorter than four bytes is not looked at
         expression, shift = at(proto, six, offset), 32 - 8 * count
+        assert expression is not None  # only what is before the payload has none
     spans = [(1, wanted)] if operator == "&" else compared(operator, wanted, top)
     if said.group(1) and said.group(2):
         spans = outside(spans, top)
@@ -185,13 +189,13 @@ def byte_test(value, proto, six):
     return test("%s&0x%x" % (expression, wanted if operator == "&" else top), spans)
 
 
-def _bpf(instructions):
+def _bpf(instructions: list[tuple[int, int, int, int]]) -> str:
     """Returns the words of a BPF program of (code, jump if true, jump if false, operand)."""
     words = ["%d %d %d %d" % one for one in instructions]
     return "%d,%s" % (len(words), ",".join(words))
 
 
-def dsize(spans, proto, six):
+def dsize(spans: list[Span], proto: str, six: bool) -> str:
     """Returns a BPF program: the payload's length is in one of the ranges. u32 cannot subtract the headers."""
     code = [(0x01, 0, 0, 40) if six else (0xB1, 0, 0, 0)]  # X: where the header of IP ends
     if proto == "tcp":
@@ -205,7 +209,7 @@ def dsize(spans, proto, six):
     return _bpf([*code, (0x06, 0, 0, 0)])
 
 
-def sameip(six):
+def sameip(six: bool) -> str:
     """Returns a BPF program: source and destination are one address. u32 compares with constants only."""
     code, words = [], 4 if six else 1
     for index in range(words):

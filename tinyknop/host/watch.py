@@ -1,5 +1,7 @@
 """`tinyknop watch FILE`: scores a firewall's log as psad does, and says which rules its lines with a SID stand for."""
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
@@ -10,11 +12,21 @@ from tinyknop.host.status import table
 from tinyknop.watch import outfit
 from tinyknop.watch.parse import parse
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from tinyknop.watch.score import Source
+    from tinyknop.watch.sids import Sids
+
+    Row = dict[str, Any]  # of the answer, as JSON has it
+
 LONGEST = 65536  # bytes of a line; what is longer is read in pieces, none of which is a line of LOG
 NOTES = ("msg", "classtype", "priority", "rev", "reference", "content", "metadata")
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """Returns the parser of our words."""
     made = argparse.ArgumentParser("tinyknop watch", description="Scores who scans us, by the firewall's log.")
     made.add_argument("file", metavar="FILE", help="the log, as syslog or dmesg writes it; - for the input")
@@ -29,7 +41,7 @@ def parser():
     return made
 
 
-def lines(path):
+def lines(path: str) -> Iterator[bytes]:
     """Yields the lines of a log; raises ConfigError where it cannot be read."""
     try:
         with sys.stdin.buffer if path == "-" else open(path, "rb") as file:
@@ -42,7 +54,7 @@ def lines(path):
         raise ConfigError(path, "cannot read it (%s)" % error.strerror) from None
 
 
-def matched(source, sids):
+def matched(source: Source, sids: Sids) -> list[Row]:
     """Returns what a source's packets matched: the signatures, and the rules of lines with a SID."""
     found = []
     for sid, (message, count, event) in sorted(source.sids.items()):
@@ -55,7 +67,7 @@ def matched(source, sids):
     return found
 
 
-def scored(options):
+def scored(options: argparse.Namespace) -> Row:
     """Returns what a log comes to, as lists and dicts; raises ConfigError."""
     named = {name: getattr(options, name) or "" for name in outfit.FILES}
     named.update(psad=options.psad or "", rules=",".join(options.rules), where="tinyknop watch")
@@ -78,7 +90,7 @@ def scored(options):
     return {"lines": count, "packets": packets, "forgotten": scorer.forgotten, "sources": rows}
 
 
-def rule_lines(row):
+def rule_lines(row: Row) -> list[str]:
     """Returns the lines about a rule or signature that a source matched."""
     name = row["msg"] or "a rule that is not at hand (--rules)"
     found = ["    %s" % name]
@@ -93,7 +105,7 @@ def rule_lines(row):
     return found
 
 
-def printed(answer):
+def printed(answer: Row) -> list[str]:
     """Returns the lines that people read."""
     text = "%d lines, %d of a firewall; %d sources at a danger level"
     found = [text % (answer["lines"], answer["packets"], len(answer["sources"]))]
@@ -111,7 +123,7 @@ def printed(answer):
     return found
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Prints what a log comes to; exit status 0 whatever was found, 1 where a file cannot be read."""
     options = parser().parse_args(words)
     answer = scored(options)
