@@ -4,12 +4,12 @@
 class TinyknopError(Exception):
     """Something the owner should read: where it happened, and why, in one line."""
 
-    def __init__(self, stage, reason):
+    def __init__(self, stage: str, reason: str) -> None:
         super().__init__(stage, reason)
         self.stage = stage
         self.reason = reason
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "%s: %s" % (self.stage, self.reason)
 
 

@@ -8,7 +8,7 @@ BURST = 40  # lines about refused packets in a second; a flood must not fill a d
 class Limiter:
     """Lets BURST lines through in each second."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._second = self._lines = 0
 
     def spent(self):
@@ -33,7 +33,7 @@ class Says:
 
     replay = None  # the daemon's Replay store
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._junk, self._proven = Limiter(), Limiter()
 
     def limiter(self, decision):

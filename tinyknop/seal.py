@@ -23,7 +23,7 @@ class Keys:
     The HMAC's inner and outer states are made once, when first needed.
     """
 
-    def __init__(self, key, hmac_key=None, mode="cbc", hmac="sha256"):
+    def __init__(self, key: "bytes | None", hmac_key: "bytes | None" = None, mode: str = "cbc", hmac: str = "sha256"):
         self.key = key
         self.hmac_key = hmac_key
         self.mode = mode
@@ -31,10 +31,10 @@ class Keys:
         self.hmac_length = 0 if hmac_key is None else (8 * crypto.SIZES.get(hmac, 0) + 5) // 6
         self._mac = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "Keys(mode=%r, hmac=%r)" % (self.mode, self.hmac if self.hmac_key is not None else None)
 
-    def mac(self, text):
+    def mac(self, text: bytes) -> bytes:
         """Returns the HMAC of a text in base64; raises Rejected("key", ...) for a key or name that cannot be."""
         if self._mac is None:
             if not isinstance(self.hmac_key, bytes) or not 1 <= len(self.hmac_key) <= LONGEST_HMAC_KEY:
@@ -42,9 +42,9 @@ class Keys:
             if self.hmac not in crypto.NAMES:
                 raise Rejected("key", "no such HMAC; use one of " + " ".join(crypto.NAMES))
             self._mac = crypto.mac(self.hmac, self.hmac_key)
-        return spa.to_base64(self._mac(text))
+        return spa.to_base64(self._mac(text))  # type: ignore[misc]  # a function by now
 
-    def derived(self, salt):
+    def derived(self, salt: bytes) -> "tuple[str, bytes, bytes]":
         """Returns the cipher's (mode, key, iv) for a salt; raises Rejected("key", ...)."""
         key, mode = self.key, self.mode
         if not isinstance(key, bytes) or not 1 <= len(key) <= LONGEST_KEY:
@@ -61,7 +61,7 @@ class Keys:
         return mode, out[:32], out[32:48]
 
 
-def seal(packet, keys, digest="sha256", salt=None):
+def seal(packet: spa.Packet, keys: Keys, digest: str = "sha256", salt: "bytes | None" = None) -> bytes:
     """Returns the datagram of a packet, as bytes; raises Rejected at the stage that would refuse it.
 
     `salt` is 8 bytes, random unless given (tests, stanza hints).
@@ -83,7 +83,7 @@ def seal(packet, keys, digest="sha256", salt=None):
     return text[len(PREFIX) :] + keys.mac(text)
 
 
-def unseal(data, keys, ipv6=False):
+def unseal(data: bytes, keys: Keys, ipv6: bool = False) -> spa.Packet:
     """Returns the Packet in a datagram, or raises Rejected(stage, reason); nothing else is raised, whatever the bytes.
 
     `ipv6` accepts an IPv6 address in the message, which fwknop does not know.
@@ -91,7 +91,7 @@ def unseal(data, keys, ipv6=False):
     return decode(check(data, keys), keys, ipv6)
 
 
-def check(data, keys):
+def check(data: bytes, keys: Keys) -> bytes:
     """Returns the base64 text of a datagram, its prefix put back, once length, alphabet and HMAC hold."""
     length = len(data)
     if not SHORTEST_TEXT <= length <= LONGEST_TEXT:
@@ -115,8 +115,8 @@ def check(data, keys):
     return text
 
 
-def decode(text, keys, ipv6=False):
-    """Returns the Packet in a text that `check` let through; raises Rejected."""
+def decode(text: bytes, keys: Keys, ipv6: bool) -> spa.Packet:
+    """Returns the Packet in a text that `check` let through, so of 46 characters at least; raises Rejected."""
     data = spa.from_base64(text)
     if len(data) % 16:
         raise Rejected("decrypt", "not a whole number of blocks")
@@ -126,8 +126,8 @@ def decode(text, keys, ipv6=False):
     if spa.to_base64(data) != text:
         raise Rejected("charset", "base64 with spare bits set")
     mode, key, iv = keys.derived(data[8:16])
-    plain = crypto.decrypt(mode, key, iv, data[16:]) if len(data) > 16 else b""
-    pad = plain[-1] if plain else 0
+    plain = crypto.decrypt(mode, key, iv, data[16:])
+    pad = plain[-1]
     # As the C decoder: wrong padding is left in place; what then stays fails a later check.
     if 1 <= pad <= 16 and plain[-pad:] == bytes([pad]) * pad:
         plain = plain[:-pad]
@@ -136,6 +136,6 @@ def decode(text, keys, ipv6=False):
     return spa.parse(plain, ipv6)
 
 
-def _check_class(text):
+def _check_class(text: bytes) -> None:
     if len(text) >= GPG_LENGTH:
         raise Rejected("length", "400 characters or more are taken for GPG")

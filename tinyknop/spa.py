@@ -43,18 +43,18 @@ class Packet:
 
     def __init__(
         self,
-        message=None,
-        username="NO_USER",
-        rand=None,
-        timestamp=None,
-        version="3.0.0",
-        message_type=None,
-        nat_access=None,
-        server_auth=None,
-        client_timeout=0,
-        digest=None,
-        digest_type=None,
-    ):
+        message: "str | None" = None,
+        username: "str | None" = "NO_USER",
+        rand: "str | None" = None,
+        timestamp: "int | None" = None,
+        version: str = "3.0.0",
+        message_type: "int | None" = None,
+        nat_access: "str | None" = None,
+        server_auth: "str | None" = None,
+        client_timeout: int = 0,
+        digest: "str | None" = None,
+        digest_type: "str | None" = None,
+    ) -> None:
         self.message = message
         self.username = username
         self.rand = _random_digits() if rand is None else rand
@@ -67,7 +67,7 @@ class Packet:
         self.digest = digest
         self.digest_type = digest_type
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "Packet(message_type=%r, username=%r, timestamp=%r)" % (
             self.message_type,
             self.username,
@@ -75,7 +75,7 @@ class Packet:
         )
 
 
-def _type_for(kind, nat_access, timeout):
+def _type_for(kind: "int | None", nat_access: "str | None", timeout: int) -> int:
     if kind is None:
         kind = ACCESS
     if nat_access is not None and kind not in _NAT_TYPES:
@@ -83,7 +83,7 @@ def _type_for(kind, nat_access, timeout):
     return _WITH_TIMEOUT.get(kind, kind) if timeout else _WITHOUT_TIMEOUT.get(kind, kind)
 
 
-def _random_digits():
+def _random_digits() -> str:
     """Returns 16 random decimal digits; bytes of 250 and more are thrown away, so each digit is as likely."""
     digits = ""
     while len(digits) < RAND_LENGTH:
@@ -91,19 +91,19 @@ def _random_digits():
     return digits[:RAND_LENGTH]
 
 
-def to_base64(data):
+def to_base64(data: bytes) -> bytes:
     """Returns base64 without padding, as bytes."""
     return binascii.b2a_base64(data).rstrip(b"\n=")
 
 
-def from_base64(text):
+def from_base64(text: bytes) -> bytes:
     """Returns the bytes of unpadded base64 whose alphabet has been checked; spare bits are dropped as in C."""
     if len(text) % 4 == 1:
         text = text[:-1]
     return binascii.a2b_base64(text + b"=" * (-len(text) % 4))
 
 
-def compose(packet, name):
+def compose(packet: Packet, name: str) -> bytes:
     """Returns the plain text of a packet, its digest of that name included, as bytes; raises Rejected."""
     if name not in crypto.NAMES:
         raise Rejected("digest", "no such digest; use one of " + " ".join(crypto.NAMES))
@@ -112,7 +112,7 @@ def compose(packet, name):
     return plain + b":" + to_base64(crypto.digest(name, plain))
 
 
-def _encoded(packet):
+def _encoded(packet: Packet) -> "list[bytes]":
     kind = packet.message_type
     if kind not in range(7):
         raise Rejected("type", "the message type is a number from 0 to 6")
@@ -145,7 +145,7 @@ def _encoded(packet):
     return fields
 
 
-def parse(plain, ipv6=False):
+def parse(plain: bytes, ipv6: bool = False) -> Packet:
     """Returns the Packet in a decrypted plain text; raises Rejected at the stages decrypt to timeout, in order.
 
     `ipv6` accepts an IPv6 address in the message, which fwknop does not know.

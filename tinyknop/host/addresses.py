@@ -1,5 +1,7 @@
 """Asks the web which address we have: through wget, as fwknop's client does, or by a plain HTTP request of our own."""
 
+from __future__ import annotations
+
 import os
 import re
 import select
@@ -10,6 +12,10 @@ import time
 from tinyknop import log, net
 from tinyknop.host.fwoptions import Refused
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyknop.host.fwrequest import Request
+
 URL = "https://www.cipherdyne.org/cgi-bin/myip"
 PAGES = ("www.cipherdyne.org/cgi-bin/myip", "www.cipherdyne.com/cgi-bin/myip")  # the second after RETRY_S
 RETRY_S = 2
@@ -18,14 +24,14 @@ LONGEST_ANSWER = 4096  # bytes; an address has 15
 WGETS = ("/usr/bin/wget", "/usr/local/bin/wget", "/bin/wget")
 
 
-def resolve(request):
+def resolve(request: Request) -> str:
     """Returns our address as the web sees it; raises Refused."""
     if request["RESOLVE_HTTP_ONLY"]:
         return by_http(request)
     return by_wget(request)
 
 
-def leading(text):
+def leading(text: str) -> str | None:
     """Returns the IPv4 address that a text starts with, or None."""
     found = re.match(r"[0-9.]{7,15}", text)
     try:
@@ -34,7 +40,7 @@ def leading(text):
         return None
 
 
-def wget_words(request):
+def wget_words(request: Request) -> list[str]:
     """Returns the words of the wget to run; blanks in them part words, as in the reference."""
     url = request["RESOLVE_URL"] or URL
     if not url.startswith("https://"):
@@ -46,7 +52,7 @@ def wget_words(request):
     return [*words, "--secure-protocol=auto", "--quiet", "-O", "-", *url.split()]
 
 
-def by_wget(request):
+def by_wget(request: Request) -> str:
     """Returns the address in the first line that wget prints."""
     words = wget_words(request)
     command = " ".join(words)
@@ -58,7 +64,7 @@ def by_wget(request):
     return address
 
 
-def _first_line(words):
+def _first_line(words: list[str]) -> str:
     """Returns the first line of a command's output and errors; "" where it cannot be run or says nothing in time."""
     try:
         # Without an environment, as in the reference: no proxy, no wgetrc of a caller steers the answer.
@@ -84,7 +90,7 @@ def _first_line(words):
     return text.split(b"\n", 1)[0].decode("ascii", "replace")
 
 
-def by_http(request):
+def by_http(request: Request) -> str:
     """Returns the address that a page's body starts with, asked for by plain HTTP."""
     url = request["RESOLVE_URL"]
     if url is None:
@@ -99,7 +105,7 @@ def by_http(request):
     return _asked(url, request)
 
 
-def _asked(url, request):
+def _asked(url: str, request: Request) -> str:
     bare = url[len("http://") :] if url.lower().startswith("http://") else url
     place, slash, path = bare.partition("/")
     host, colon, port = place.partition(":")
@@ -119,7 +125,7 @@ def _asked(url, request):
     return address
 
 
-def _answer(host, port, asked):
+def _answer(host: str, port: int, asked: str) -> str:
     """Returns what a web server answers, up to a bound; raises Refused."""
     try:
         with socket.create_connection((host, port), ANSWER_S) as stream:

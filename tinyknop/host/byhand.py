@@ -1,12 +1,18 @@
 """`tinyknop open`, `close` and `list`: what a person does without a knock; journaled and closed as any grant is."""
 
+from __future__ import annotations
+
 import time
 
 from tinyknop.errors import ConfigError
 from tinyknop.host import status
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
 
-def ask(options, *words):
+
+def ask(options: argparse.Namespace, *words: str) -> str:
     """Returns what the daemon says it has done; raises ConfigError with its reason where it did nothing."""
     answer = status.ask(status.socket_of(options), words)
     if "error" in answer:
@@ -14,7 +20,7 @@ def ask(options, *words):
     return status.plain(str(answer.get("done", "")))
 
 
-def open_(words):
+def open_(words: list[str]) -> int:
     """Opens something for an address."""
     made = status.parser("open", "Opens a port for an address, as if it had knocked.")
     made.add_argument("address", metavar="ADDR", help="the address to let in")
@@ -29,7 +35,7 @@ def open_(words):
     return 0
 
 
-def close(words):
+def close(words: list[str]) -> int:
     """Closes what is open for an address, or under a number; lets go of closes that are owed."""
     made = status.parser("close", "Ends an opening before its time.")
     made.add_argument("which", metavar="NUMBER|ADDR", help="as `tinyknop list` shows it")
@@ -38,7 +44,7 @@ def close(words):
     return 0
 
 
-def list_(words):
+def list_(words: list[str]) -> int:
     """Prints what is open."""
     options = status.parser("list", "Shows what is open, and which closes a device still owes.").parse_args(words)
     answer = status.ask(status.socket_of(options))

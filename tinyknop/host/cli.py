@@ -1,5 +1,7 @@
 """The command line: a table of commands, each a module imported only when it is called."""
 
+from __future__ import annotations
+
 import os
 import sys
 from importlib import import_module
@@ -26,10 +28,11 @@ COMMANDS = (
     ("fwknopd", "tinyknop.host.fwknopd", "Stands in for fwknop's daemon, with its files and options"),
     ("fwknop", "tinyknop.host.fwknop", "Stands in for fwknop's client, with its options and rc file"),
 )
+MODULES = {name: module for name, module, _ in COMMANDS}
 DROP_INS = ("fwknopd", "fwknop")  # also chosen by the program's own name, so that a link of that name works
 
 
-def usage():
+def usage() -> str:
     """Returns the help text."""
     lines = ["usage: tinyknop COMMAND ...", ""]
     lines += ["  %-8s  %s" % (name, text) for name, _, text in COMMANDS]
@@ -37,34 +40,25 @@ def usage():
     return "\n".join(lines)
 
 
-def module_of(name):
-    """Returns the module of a command, or None."""
-    for known, module, _ in COMMANDS:
-        if known == name:
-            return module
-    return None
-
-
-def call(name, words):
+def call(name: str, words: list[str]) -> int:
     """Runs one command and returns its exit status; what goes wrong becomes one line on stderr and status 1."""
     try:
-        module, _, function = module_of(name).partition(":")
+        module, _, function = MODULES[name].partition(":")
         status = getattr(import_module(module), function or "main")(words)
         sys.stdout.flush()
         return status or 0
     except TinyknopError as error:
         print(error, file=sys.stderr)
         return 1
-    except (
-        BrokenPipeError
-    ):  # `tinyknop status | head`: nobody reads on, and Python's own flush at exit must not complain
+    except BrokenPipeError:
+        # `tinyknop status | head`: nobody reads on, and Python's own flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
-def unknown(name):
+def unknown(name: str) -> int:
     """Says that there is no such command, and which one may be meant."""
     from difflib import get_close_matches
 
@@ -74,7 +68,7 @@ def unknown(name):
     return 2
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
     """Entry point of the `tinyknop` program: returns the exit status."""
     argv = list(sys.argv if argv is None else argv)
     program = os.path.basename(argv[0]) if argv else "tinyknop"
@@ -92,6 +86,6 @@ def main(argv=None):
 
         print("tinyknop %s" % __version__)
         return 0
-    if module_of(words[0]) is None:
+    if words[0] not in MODULES:
         return unknown(words[0])
     return call(words[0], words[1:])

@@ -1,5 +1,7 @@
 """`tinyknop compile`: one JSON file of a configuration, keys taken in, for a board that reads nothing else."""
 
+from __future__ import annotations
+
 import argparse
 
 from tinyknop import config, ready
@@ -7,7 +9,7 @@ from tinyknop.errors import ConfigError
 from tinyknop.host import keygen
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Prints the JSON, or writes it to a file that only its owner can read."""
     parser = argparse.ArgumentParser("tinyknop compile", description="Makes one JSON file of a configuration.")
     parser.add_argument("file", metavar="FILE", help="tinyknop.toml, fwknopd.conf, access.conf or JSON")

@@ -1,5 +1,7 @@
 """`tinyknop console`: logs in to a device as the daemon would, shows what passes, tries one opening if asked."""
 
+from __future__ import annotations
+
 import argparse
 import time
 
@@ -10,6 +12,12 @@ from tinyknop.grants import Grant
 from tinyknop.host import toml
 from tinyknop.loop import Loop
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    Tables = dict[str, dict[str, Any]]
+
 CONFIG = "/etc/tinyknop/tinyknop.toml"
 SECONDS = 60  # that an opening lives where the device ends it itself
 COLUMNS = 100  # of what passes, on a line
@@ -18,13 +26,13 @@ COLUMNS = 100  # of what passes, on a line
 class Transcript:
     """Prints what passes: "<" from the device, ">" to it. Whole lines, so that a secret is never seen in two halves."""
 
-    def __init__(self, carrier, out=print):
+    def __init__(self, carrier: Any, out: Callable[[str], object] = print) -> None:
         self.carrier = carrier
         self.out = out
         self.heard = ""
         carrier.seen = self.seen
 
-    def seen(self, direction, data):
+    def seen(self, direction: str, data: bytes) -> None:
         """Takes in bytes that passed; direction is "in" or "out"."""
         text = data.decode("latin-1")
         if direction == "out":
@@ -35,20 +43,20 @@ class Transcript:
             self.show("<", line + "\n")
         return None
 
-    def show(self, arrow, text):
+    def show(self, arrow: str, text: str) -> None:
         """Prints one line; what cannot be seen as Python writes it."""
         shown = self.carrier.console.hidden(text).encode("unicode_escape").decode()
         for at in range(0, len(shown), COLUMNS):
             self.out("%s %s" % (arrow, shown[at : at + COLUMNS]))
 
-    def flush(self):
+    def flush(self) -> None:
         """Prints what has come of a line that has no end yet, such as a prompt."""
         if self.heard:
             self.show("<", self.heard)
         self.heard = ""
 
 
-def tables(path):
+def tables(path: str) -> tuple[Tables, Tables]:
     """Returns the tables ({name: options} of carriers, and of ports) of a configuration; raises ConfigError.
 
     A tinyknop.toml needs no more than these: a profile can be tried before there is anybody to let in.
@@ -57,11 +65,13 @@ def tables(path):
         settings = config.load(path)[0]
         return settings.carriers, settings.ports
     document = toml.Document(path)
-    kinds = ("carrier", "port")
-    return tuple({name: document.options(kind, name) for name in document.named(kind)} for kind in kinds)
+    carriers, devices = (
+        {name: document.options(kind, name) for name in document.named(kind)} for kind in ("carrier", "port")
+    )
+    return carriers, devices
 
 
-def found(path, name):
+def found(path: str, name: str) -> tuple[Any, Any]:
     """Returns (port or None, its carrier) of a name; raises ConfigError with the names there are."""
     ways, devices = tables(path)
     carriers = {known: ports.carrier(known, options) for known, options in ways.items()}
@@ -74,7 +84,7 @@ def found(path, name):
     raise ConfigError("console", "%s: neither a carrier nor a port of the configuration (it has: %s)" % (name, names))
 
 
-def grant_of(words):
+def grant_of(words: list[str]) -> Grant:
     """Returns the Grant of ["192.0.2.7", "tcp/22"]; raises ConfigError."""
     try:
         source = net.printed(net.packed(words[0]))
@@ -87,14 +97,14 @@ def grant_of(words):
     return Grant._make((0, source, (opening,), now, now + SECONDS, "console", None, "0.0.0.0", source))
 
 
-async def walk(carrier):
+async def walk(carrier: Any) -> float:
     """Logs in; returns after how many seconds. Raises PortError."""
     began = time.monotonic()
     await carrier.start()
     return time.monotonic() - began
 
 
-async def tried(port, opened, closed):
+async def tried(port: Any, opened: Grant | None, closed: Grant | None) -> None:
     """Opens and closes as asked; prints each step."""
     await port.start()
     if opened:
@@ -108,7 +118,7 @@ async def tried(port, opened, closed):
         print("%s: tinyknop console %s --close %s %s/%d" % (left, port.name, opened.source, *opened.openings[0]))
 
 
-def parser_of():
+def parser_of() -> argparse.ArgumentParser:
     """Returns the parser of the command's words."""
     about = (
         "Logs in to a device as the daemon would and shows what passes. Stop the daemon first: one line, one talker."
@@ -122,7 +132,7 @@ def parser_of():
     return parser
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Walks through the dialogue; the exit status is 1 where it comes to no good end."""
     options = parser_of().parse_args(words)
     port, carrier = found(options.config, options.name)

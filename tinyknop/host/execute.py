@@ -4,18 +4,26 @@ A command gets nothing of ours but the daemon's standard output: no descriptor, 
 daemon goes on while it runs. See docs/fwknopd.md 7.1.
 """
 
+from __future__ import annotations
+
 import grp
 import os
 import pwd
 import subprocess
 import sys
-from typing import Any
 
 from tinyknop import log
 from tinyknop.child import ended
 from tinyknop.compat import monotonic
 from tinyknop.errors import ConfigError, Rejected
 from tinyknop.host.privileges import NothingPassedOn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tinyknop.settings import Settings
+    from tinyknop.stanza import Stanza
 
 MOST_WORDS = 28  # sudo's included (fwknopd 2.6.10)
 MOST_COMMANDS = 32  # at once: a process each, and their output goes nowhere that fills up
@@ -25,7 +33,7 @@ FOREVER = 1 << 31  # seconds
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def check(stanza, settings):
+def check(stanza: Stanza, settings: Settings) -> None:
     """Raises ConfigError where the stanza's commands are to run as a user or group that this system does not have."""
     for keyword, name, known in (
         ("CMD_EXEC_USER", stanza.exec_user, pwd.getpwnam),
@@ -43,7 +51,7 @@ def check(stanza, settings):
             raise ConfigError(stanza.where, reason % (keyword, kind, name, database)) from None
 
 
-def group_id(name):
+def group_id(name: str) -> int:
     """Returns the number of a group, or of the group of a user called so, as fwknopd takes it; raises KeyError."""
     try:
         return grp.getgrnam(name).gr_gid
@@ -54,16 +62,16 @@ def group_id(name):
 class Executor:
     """Runs command messages; at most MOST_COMMANDS at once."""
 
-    def __init__(self, settings):
+    def __init__(self, settings: Settings) -> None:
         self.running = 0
         self.take(settings)
 
-    def take(self, settings):
+    def take(self, settings: Settings) -> None:
         """Goes by new settings from now on."""
         self.sudo_exe = settings.sudo_exe
         self.timeout = settings.cmd_exec_timeout or FOREVER
 
-    async def run(self, text, stanza):
+    async def run(self, text: str, stanza: Stanza) -> int:
         """Runs a command to its end and returns its exit status; raises Rejected where too many are running.
 
         What goes wrong from then on is logged. The status is 124 for a command that CMD_EXEC_TIMEOUT ended, 255 for one
@@ -77,7 +85,7 @@ class Executor:
         finally:
             self.running -= 1
 
-    async def _ran(self, text, stanza):
+    async def _ran(self, text: str, stanza: Stanza) -> int:
         say = "(stanza %s) " % stanza.name
         log.info("%sProcessing SPA Command message: command='%s'.", say, shown(text))
         result, status, deadline = 0, NOT_STARTED, monotonic() + int(self.timeout * 1000)
@@ -97,7 +105,7 @@ class Executor:
         log.info("%sCMD_EXEC: command returned %d, pid_status: %d", say, result, status)
         return status
 
-    def started(self, text, stanza, say):
+    def started(self, text: str, stanza: Stanza, say: str) -> int | None:
         """Starts a command as the leader of a session of its own; returns its process id, None for too many words.
 
         Raises OSError, ValueError (a NUL) or KeyError (the user is gone).
@@ -136,7 +144,7 @@ class Executor:
         process.returncode = 0  # not for Popen to wait for: `ended` does
         return process.pid
 
-    def sudo(self, stanza, command):
+    def sudo(self, stanza: Stanza, command: list[bytes]) -> list[str]:
         """Returns the words that go before a command's; fwknopd leaves "root" out, of users and of groups."""
         words = [self.sudo_exe]
         if stanza.sudo_user not in (None, "root"):
@@ -148,7 +156,7 @@ class Executor:
         return words
 
 
-def environment(entry):
+def environment(entry: pwd.struct_passwd) -> dict[str, str]:
     """Returns the environment of a command that runs as a user of the password database."""
     return {
         "PATH": PATH,
@@ -160,6 +168,6 @@ def environment(entry):
     }
 
 
-def shown(text):
+def shown(text: str) -> str:
     """Returns a packet's text as it may be logged: one line, control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

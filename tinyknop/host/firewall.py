@@ -1,5 +1,7 @@
 """`tinyknop fwknopd --fw-list`, `--fw-list-all` and `--fw-flush`: looks at what a daemon made, or removes it."""
 
+from __future__ import annotations
+
 import subprocess
 
 import tinyknop.ports as ports
@@ -7,6 +9,14 @@ from tinyknop import log
 from tinyknop.errors import PortError
 from tinyknop.loop import Loop
 from tinyknop.settings import CHAINS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tinyknop.settings import Settings
+
+    Table = dict[str, Any]
 
 # Kind of port -> what lists what it holds; the words in braces are options of the port.
 LISTINGS = {
@@ -17,7 +27,7 @@ LISTINGS = {
 }
 
 
-def act(settings, options):
+def act(settings: Settings, options: dict[str, Any]) -> int:
     """Lists or flushes, as the options say; returns the exit status."""
     table = settings.ports["firewall"]
     if "fw-flush" in options:
@@ -40,7 +50,7 @@ def act(settings, options):
     return 0
 
 
-def run(argv, quiet=False):
+def run(argv: list[str], quiet: bool = False) -> None:
     """Runs a listing; `quiet` where what it names need not be there."""
     try:
         subprocess.run(argv, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL if quiet else None)
@@ -48,13 +58,13 @@ def run(argv, quiet=False):
         log.error("%s: %s", argv[0], error.strerror)
 
 
-def chains(table):
+def chains(table: Table) -> list[list[str]]:
     """Returns the fields of the chains that are in use."""
     specs = [table[option] for _, option, _ in CHAINS if table.get(option)]
     return [[field.strip() for field in spec.split(",")] for spec in specs]
 
 
-def words(table, chain, *rest):
+def words(table: Table, chain: list[str], *rest: str) -> list[str]:
     """Returns the words of one iptables command, as firewalld wants to hear it where it is in charge."""
     binary = [table["binary"]]
     if table["kind"] == "firewalld":
@@ -62,7 +72,7 @@ def words(table, chain, *rest):
     return [*binary, "-t", chain[1], *rest]
 
 
-def flush(table):
+def flush(table: Table) -> int:
     """Removes what a daemon made; returns the exit status."""
     options = dict(table)
     if "flush_at_exit" in options:

@@ -1,5 +1,7 @@
 """The stored command line of fwknop's client, for --show-last and --last-cmd. Keys are never stored."""
 
+from __future__ import annotations
+
 import os
 import shlex
 
@@ -7,14 +9,19 @@ from tinyknop.host.fwoptions import Refused
 from tinyknop.host.fwrequest import without_keys
 from tinyknop.host.rcfile import check_mode
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyknop.host.fwrequest import Request
+
 NAME = ".fwknop.run"
 LONGEST = 1023  # characters; fwknop, which may read the file, takes no more
 
 
-def path_of(request, home):
+def path_of(request: Request, home: str | None) -> str:
     """Returns the file's path; raises Refused where nobody says it."""
-    if request["save-args-file"]:
-        return request["save-args-file"]
+    path: str | None = request["save-args-file"]
+    if path:
+        return path
     if request["no-home-dir"]:
         raise Refused("In --no-home-dir mode must set the args save file path with -E")
     if not home:
@@ -22,12 +29,12 @@ def path_of(request, home):
     return os.path.join(home, NAME)
 
 
-def _quoted(word):
+def _quoted(word: str) -> str:
     """Returns a word as it is, but in quotes where blanks or quotes would part it on the way back."""
     return shlex.quote(word) if not word or any(letter in " \t\n\"'" for letter in word) else word
 
 
-def save(path, words):
+def save(path: str, words: list[str]) -> None:
     """Stores a command line, readable by its owner only; raises Refused."""
     line = " ".join(["fwknop"] + [_quoted(word) for word in without_keys(words)]) + " "
     if len(line) > LONGEST:
@@ -42,7 +49,7 @@ def save(path, words):
         raise Refused("Could not open args file: %s" % path) from None
 
 
-def load(path):
+def load(path: str) -> str:
     """Returns the stored line without its end; raises Refused."""
     try:
         with open(path, "rb") as file:
@@ -53,7 +60,7 @@ def load(path):
     return line
 
 
-def words_of(line):
+def words_of(line: str) -> list[str]:
     """Returns the words of a stored line without the program's name; fwknop itself stores no quotes."""
     try:
         words = shlex.split(line) if "'" in line else line.split()

@@ -1,7 +1,13 @@
 """The options of fwknopd's command line: their table, the words made sense of, and the help text."""
 
+from __future__ import annotations
+
 import getopt
 import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CONFIG = "/etc/fwknop/fwknopd.conf"
 # Short option, long option ("=" where it takes an argument), line of help; "" where it is not built yet.
@@ -59,7 +65,7 @@ class Usage(Exception):
     """The words cannot be understood."""
 
 
-def words_of(words):
+def words_of(words: list[str]) -> dict[str, Any]:
     """Returns {long option: argument, or how often it was given}; raises Usage."""
     short = "".join(row[0] for row in OPTIONS)
     names = {"-" + row[0][0]: row[1].rstrip("=") for row in OPTIONS if row[0]}
@@ -67,7 +73,7 @@ def words_of(words):
         found, _ = getopt.gnu_getopt(words, short, [row[1] for row in OPTIONS])
     except getopt.GetoptError as error:
         raise Usage(error.msg) from None
-    options: dict = {}
+    options: dict[str, Any] = {}
     for name, value in found:
         name = names.get(name) or name[2:]
         if name + "=" in [row[1] for row in OPTIONS]:
@@ -80,7 +86,7 @@ def words_of(words):
     return options
 
 
-def usage():
+def usage() -> str:
     """Returns the help text."""
     lines = ["Usage: fwknopd [options]", ""]
     for short, name, text in OPTIONS:

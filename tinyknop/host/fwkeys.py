@@ -1,5 +1,7 @@
 """The keys of one run: from the request, key files, a descriptor or the terminal; and new ones made."""
 
+from __future__ import annotations
+
 import binascii
 import os
 import termios
@@ -9,6 +11,10 @@ from tinyknop.host import keygen
 from tinyknop.host.fwoptions import Refused
 from tinyknop.seal import Keys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyknop.host.fwrequest import Request
+
 LEGACY_KEY = 16  # bytes of a key that the old mode uses
 LONGEST_KEY_FILE = 1 << 20
 NO_KEY = "[*] getpasswd() key error."
@@ -17,7 +23,7 @@ HMAC_BYTES = {"md5": 16, "sha1": 20, "sha256": 64, "sha384": 128, "sha512": 128,
 ERASE = b"\x08"
 
 
-def read_line(number):
+def read_line(number: int) -> bytes | None:
     """Returns one line of a descriptor without its end, and no byte more than it; None at the end of input."""
     line = b""
     while True:
@@ -29,7 +35,7 @@ def read_line(number):
         line += byte
 
 
-def prompted(prompt):
+def prompted(prompt: str) -> bytes:
     """Returns what is typed at the controlling terminal, unseen; raises Refused where there is none."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
@@ -54,8 +60,9 @@ def prompted(prompt):
     return typed
 
 
-def asked(request, prompt):
+def asked(request: Request, prompt: str) -> bytes:
     """Returns a key from the next line of --fd or --stdin, else from the terminal; raises Refused for an empty one."""
+    key: bytes | None
     if request["fd"] is None:
         key = prompted(prompt)
     else:
@@ -69,7 +76,7 @@ def asked(request, prompt):
     return key
 
 
-def from_file(path, server):
+def from_file(path: str, server: str) -> bytes:
     """Returns the key of a server in a key file, the last that is there; raises Refused."""
     try:
         with open(path, "rb") as file:
@@ -86,14 +93,14 @@ def from_file(path, server):
     return key
 
 
-def decoded(text):
+def decoded(text: str) -> bytes:
     """Returns the bytes of a key in base64, padded or not."""
     bare = text.rstrip("=")
     bare = bare[:-1] if len(bare) % 4 == 1 else bare
     return binascii.a2b_base64(bare + "=" * (-len(bare) % 4))
 
 
-def _key(request, plain, coded, file):
+def _key(request: Request, plain: str, coded: str, file: str | None) -> bytes | None:
     """Returns a key that the request names, by the order of the reference, or None."""
     if request[plain] is not None:
         return os.fsencode(request[plain])
@@ -104,7 +111,7 @@ def _key(request, plain, coded, file):
     return None
 
 
-def passphrase(request):
+def passphrase(request: Request) -> bytes | None:
     """Returns the passphrase of the GPG signing key, None where gpg-agent or nobody has one; raises Refused."""
     if request["USE_GPG_AGENT"]:
         print("[+] GPG mode set, signing passphrase acquired via gpg-agent")
@@ -120,7 +127,7 @@ def passphrase(request):
     return key
 
 
-def _wanting(request):
+def _wanting(request: Request) -> bool:
     """Tells whether a key is given nowhere but by --fd or a prompt."""
     main = ["KEY", "KEY_BASE64", "KEY_FILE"]
     if request["USE_GPG"]:
@@ -130,7 +137,7 @@ def _wanting(request):
     return not all(any(request[name] is not None for name in slot) for slot in slots)
 
 
-def keys(request):
+def keys(request: Request) -> tuple[Keys, bytes | None]:
     """Returns (the Keys, the GPG passphrase or None); raises Refused. With GPG the encryption key is empty."""
     secret = None
     if request["fd"] is not None and not _wanting(request):
@@ -139,9 +146,8 @@ def keys(request):
         secret = passphrase(request)
         key = secret or b""
     else:
-        key = _key(request, "KEY", "KEY_BASE64", "KEY_FILE")
-        if key is None:
-            key = asked(request, "Enter encryption key: ")
+        given = _key(request, "KEY", "KEY_BASE64", "KEY_FILE")
+        key = asked(request, "Enter encryption key: ") if given is None else given
     hmac_key = None
     if request["USE_HMAC"]:
         hmac_key = _key(request, "HMAC_KEY", "HMAC_KEY_BASE64", "HMAC_KEY_FILE")
@@ -162,16 +168,20 @@ def keys(request):
     return Keys(key, hmac_key, mode if mode != "asymmetric" else "cbc", request["HMAC_DIGEST_TYPE"]), secret
 
 
-def fresh(request):
+def fresh(request: Request) -> tuple[str, str]:
     """Returns the two texts in base64 of a new pair of keys; raises Refused."""
     length = request["key-len"] or KEY_BYTES
     if length > KEY_BYTES:
         raise Refused("fwknop: fko_key_gen: Error 68 - Args contain invalid data: --key-len is at most %d" % KEY_BYTES)
     hmac_length = request["hmac-key-len"] or HMAC_BYTES[request["HMAC_DIGEST_TYPE"]]
-    return tuple(binascii.b2a_base64(os.urandom(size), newline=False).decode() for size in (length, hmac_length))
+    return _random(length), _random(hmac_length)
 
 
-def write(path, text):
+def _random(size: int) -> str:
+    return binascii.b2a_base64(os.urandom(size), newline=False).decode()
+
+
+def write(path: str, text: str) -> None:
     """Writes a key file that only its owner can read, an old one replaced as in the reference; raises Refused."""
     try:
         keygen.replace(path, text)

@@ -3,6 +3,8 @@
 Where it differs on purpose, docs/fwknop-client.md, section 10, says so.
 """
 
+from __future__ import annotations
+
 import os
 import socket
 import sys
@@ -10,13 +12,20 @@ import sys
 from tinyknop import __version__, log
 from tinyknop.errors import Rejected, TinyknopError
 from tinyknop.host import addresses, fwargs, fwkeys, fwpacket, fwrequest, fwshow, rcfile, senders
-from tinyknop.host.fwoptions import OPTIONS, RAW, VARIABLES, Refused, Usage
+from tinyknop.host.fwoptions import OPTIONS, RAW, TURN_ON, VARIABLES, Refused, Usage
 from tinyknop.seal import unseal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from tinyknop.host.fwrequest import Request
+    from tinyknop.seal import Keys
 
 RC_NAME = ".fwknoprc"
 
 
-def usage():
+def usage() -> str:
     """Returns the help text."""
     lines = ["", "fwknop client version %s (tinyknop)" % __version__, "Single Packet Authorization client", ""]
     lines += ["Usage: fwknop -A <port list> [-s|-R|-a] -D <spa_server> [options]", ""]
@@ -26,7 +35,7 @@ def usage():
     return "\n".join([*lines, ""])
 
 
-def rc_path(request, home):
+def rc_path(request: Request, home: str | None) -> str | None:
     """Returns the path of the rc file, made where it is missing; None where none is to be read. Raises Refused."""
     if request["no-rc-file"]:
         for name, said in (
@@ -37,19 +46,20 @@ def rc_path(request, home):
             if request[name]:
                 raise Refused(said)
         return None
-    path = request["rc-file"]
+    path: str | None = request["rc-file"]
     if not path and request["no-home-dir"]:
         raise Refused("Warning: in --no-home-dir mode, must set --rc-file path.")
-    if not path and not home:
-        log.warning("Warning: Unable to determine HOME directory.\n No .fwknoprc file processed.")
-        return None
-    path = path or os.path.join(home, RC_NAME)
+    if not path:
+        if not home:
+            log.warning("Warning: Unable to determine HOME directory.\n No .fwknoprc file processed.")
+            return None
+        path = os.path.join(home, RC_NAME)
     if not os.path.exists(path) and not request["stanza-list"]:
         rcfile.make(path)
     return path
 
 
-def gather(layer, home):
+def gather(layer: dict[str, Any], home: str | None) -> tuple[Request, str | None]:
     """Returns (Request of rc file and command line, path of the rc file or None); raises Refused."""
     early = fwrequest.Request()
     early.add(layer)
@@ -67,22 +77,22 @@ def gather(layer, home):
     return request, path
 
 
-def may_replace(stanza):
+def may_replace(stanza: str) -> Callable[[str], bool]:
     """Returns what asks on standard input whether a variable may be replaced; the end of input means no."""
 
-    def ask(variable):
+    def ask(variable: str) -> bool:
         print("Variable '%s' found in stanza '%s'. Overwrite [N/y] ? " % (variable, stanza), flush=True)
         return (fwkeys.read_line(0) or b"").strip() == b"y"
 
     return ask
 
 
-def save_stanza(request, layer, path):
+def save_stanza(request: Request, layer: dict[str, Any], path: str) -> set[str]:
     """Stores the command line's variables in the rc file, under -n or the server's name; returns those kept out."""
     stanza = request["named-config"] or request["SPA_SERVER"]
     told = dict(layer)
     for name in ("USE_HMAC", "USE_GPG"):
-        if request[name] and any(fwrequest.TURN_ON.get(given) == name for given in layer):
+        if request[name] and any(TURN_ON.get(given) == name for given in layer):
             told[name] = True
     rows = [(name, fwrequest.text_of(name, told[name])) for name in VARIABLES if name in told]
     ask = (lambda variable: True) if request["force-stanza"] else may_replace(stanza)
@@ -92,13 +102,13 @@ def save_stanza(request, layer, path):
     return refused
 
 
-def generate(request, layer, path):
+def generate(request: Request, layer: dict[str, Any], path: str | None) -> int:
     """Makes a pair of keys and prints, writes or stores it; returns the exit status."""
     names = ("KEY_BASE64", "HMAC_KEY_BASE64")
     pair = dict(zip(names, fwkeys.fresh(request)))
     text = "".join("%s: %s\n" % (name, pair[name]) for name in names)
-    kept_out = set()
-    if request["save-rc-stanza"]:
+    kept_out: set[str] = set()
+    if path and request["save-rc-stanza"]:
         others = {name: value for name, value in layer.items() if name not in ("KEY", "HMAC_KEY")}
         kept_out = save_stanza(request, dict(others, **pair), path)
     if request["key-gen-file"]:
@@ -110,7 +120,7 @@ def generate(request, layer, path):
     return 0
 
 
-def save_packet(data, request):
+def save_packet(data: bytes, request: Request) -> None:
     """Writes the packet and a line end to the file that the request names; a failure is only told."""
     path = request["save-packet"]
     if path is None:
@@ -122,7 +132,7 @@ def save_packet(data, request):
         log.warning("write_spa_packet_data: %s: %s", path, error.strerror)
 
 
-def transmit(data, request):
+def transmit(data: bytes, request: Request) -> int:
     """Sends the packet, or tells that it is not sent; returns the number of bytes sent."""
     proto, source = request["SPA_SERVER_PROTO"], request["SPA_SOURCE_PORT"]
     if request["VERBOSE"]:
@@ -143,7 +153,7 @@ def transmit(data, request):
     return senders.send(data, request)
 
 
-def settle_ports(request):
+def settle_ports(request: Request) -> None:
     """Chooses the ports that are to be random."""
     if request["RAND_PORT"]:
         request.values["SPA_SERVER_PORT"] = fwpacket.random_port()
@@ -151,7 +161,7 @@ def settle_ports(request):
         request.values["SPA_SOURCE_PORT"] = fwpacket.random_port()
 
 
-def knock(request):
+def knock(request: Request) -> int:
     """Builds the packet, sends it, and shows what was asked for; returns the exit status."""
     if request.resolves and not request["server-cmd"]:
         request.values["ALLOW_IP"] = addresses.resolve(request)
@@ -171,7 +181,7 @@ def knock(request):
     return 0
 
 
-def check_again(data, keys, request, secret):
+def check_again(data: bytes, keys: Keys, request: Request, secret: bytes | None) -> None:
     """Decodes what was built, as -T does, and with -v shows it; raises Refused where it cannot be."""
     try:
         if request["USE_GPG"]:
@@ -189,7 +199,7 @@ def check_again(data, keys, request, secret):
         fwshow.show(packet, data, keys, request, packet.client_timeout, False, signature)
 
 
-def act(words, again=False):
+def act(words: list[str], again: bool = False) -> int:
     """Does what the words ask for; returns the exit status. `again`: they come from the stored command line."""
     home = os.environ.get("HOME")
     layer = fwrequest.parse(words)
@@ -207,7 +217,7 @@ def act(words, again=False):
         raise Refused("No rc file to save a stanza in: set $HOME or give --rc-file")
     if request["key-gen"]:
         return generate(request, layer, path)
-    if request["save-rc-stanza"]:
+    if path and request["save-rc-stanza"]:
         save_stanza(request, layer, path)
     if (request["show-last"] or request["last-cmd"]) and not again:
         line = fwargs.load(fwargs.path_of(request, home))
@@ -225,12 +235,12 @@ def act(words, again=False):
     return knock(request)
 
 
-def plain(level, text):
+def plain(level: str, text: str) -> None:
     """Writes a line as fwknop does: warnings and errors to stderr, the rest to stdout."""
     print(text, file=sys.stdout if level in ("debug", "info") else sys.stderr)
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Entry point of the front end: returns the exit status."""
     log.sink = plain
     try:

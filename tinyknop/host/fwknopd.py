@@ -3,6 +3,8 @@
 Options whose part is not built yet are refused by name: none is taken and then ignored.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 import sys
@@ -13,6 +15,17 @@ from tinyknop.errors import ConfigError, TinyknopError
 from tinyknop.host import pidfile
 from tinyknop.host.background import daemonize, detach, plain, stand_in, to_syslog
 from tinyknop.host.fwdoptions import CONFIG, OPTIONS, Usage, usage, words_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Callable
+
+    from tinyknop.settings import Settings
+    from tinyknop.stanza import Stanza
+
+    Options = dict[str, Any]
+    Entry = tuple[str, str, str]  # name, value, "FILE:LINE"
+    Warn = Callable[[str], object]
 
 OVERRIDES = (  # option, the variable that it sets
     ("digest-file", "DIGEST_FILE"),
@@ -33,7 +46,7 @@ SWITCHES = (  # option, the variable that it switches on
     ("nfq-capture", "ENABLE_NFQ_CAPTURE"),
     ("pcap-any-direction", "ENABLE_PCAP_ANY_DIRECTION"),
 )
-CONTROLS = (
+CONTROLS: tuple[tuple[str, Callable[[str], tuple[int, str]] | None], ...] = (
     ("dump-config", None),
     ("kill", pidfile.kill),
     ("restart", pidfile.restart),
@@ -60,7 +73,7 @@ FILES = (
 )
 
 
-def refuse(options):
+def refuse(options: Options) -> None:
     """Raises ConfigError for options that cannot be honoured."""
     for _, name, text in OPTIONS:
         if name.rstrip("=") in options and not text:
@@ -78,7 +91,7 @@ def refuse(options):
         raise ConfigError("--packet-limit", "%s: write a number of packets" % options["packet-limit"])
 
 
-def entries(options, warn):
+def entries(options: Options, warn: Warn) -> tuple[list[Entry], str]:
     """Returns the entries of the configuration file, of those read after it, and of the options."""
     path = options.get("config-file", os.path.abspath(CONFIG))
     known = {"CONFIG_FILE": path}
@@ -91,7 +104,7 @@ def entries(options, warn):
     return found, path
 
 
-def read(options, warn):
+def read(options: Options, warn: Warn) -> tuple[Settings, list[Stanza]]:
     """Returns (settings, stanzas) as files and options want them; raises ConfigError."""
     import tinyknop.ports as ports  # mypy cannot see that ports/ is tinyknop.ports
     from tinyknop.ports.shared import rules
@@ -120,7 +133,7 @@ def read(options, warn):
     return settings, stanzas
 
 
-def pair(options):
+def pair(options: Options) -> str:
     """Returns the two lines of a new pair of keys; raises ConfigError."""
     hmac = options.get("hmac-digest-type", "sha256").lower()
     if hmac not in crypto.NAMES:
@@ -137,7 +150,7 @@ def pair(options):
     return "".join("%s: %s\n" % (n, b64encode(os.urandom(size)).decode()) for n, size in zip(names, lengths))
 
 
-def generate(options):
+def generate(options: Options) -> int:
     """Prints a pair of keys or writes it to a file."""
     text = pair(options)
     path = options.get("key-gen-file")
@@ -154,7 +167,7 @@ def generate(options):
     return 0
 
 
-def prepare(settings):
+def prepare(settings: Settings) -> None:
     """Makes the run directory where it is missing; refuses somebody else's."""
     from tinyknop.host.serve import owned
 
@@ -165,7 +178,7 @@ def prepare(settings):
         raise ConfigError(settings.state_dir, "cannot make the run directory: %s" % error.strerror) from None
 
 
-def reread(options):
+def reread(options: Options) -> tuple[Settings, list[Stanza]]:
     """Returns (settings, stanzas) anew; lets firewall programs that are new have what they need."""
     from tinyknop.host.privileges import pass_on
 
@@ -174,7 +187,7 @@ def reread(options):
     return settings, stanzas
 
 
-def serve(options, settings, stanzas):
+def serve(options: Options, settings: Settings, stanzas: list[Stanza]) -> int:
     """Runs the daemon, in the foreground or not; returns the exit status."""
     from tinyknop.host.phrases import Phrases
     from tinyknop.host.run import run
@@ -191,7 +204,7 @@ def serve(options, settings, stanzas):
     words = Phrases()
     words.take(settings, stanzas)
 
-    def detached():
+    def detached() -> None:
         if settings.captures[0]["kind"] == "udp":  # said only once it is so: a knock before that would be lost
             announce(settings)
         if ready is not None:
@@ -205,7 +218,7 @@ def serve(options, settings, stanzas):
     return status
 
 
-def announce(settings):
+def announce(settings: Settings) -> None:
     """Logs how knocks will come in, and what they open."""
     capture = settings.captures[0]
     if capture["kind"] == "udp":
@@ -220,23 +233,24 @@ def announce(settings):
     log.info("Using %s", settings.firewall or "nftables, by the kernel's own interface")
 
 
-def control(options):
+def control(options: Options) -> int:
     """Does what -K, -R and -S ask for."""
     asked = [(name, act) for name, act in CONTROLS if name in options]
     if len(asked) > 1:
         text = "The -D, -K, -R, and -S options are mutually exclusive.  Pick only one."
         print(text, file=sys.stderr)
         return 1
-    if asked[0][1] is None:
+    signalled = asked[0][1]
+    if signalled is None:
         return show(options)
     found, path = entries(options, lambda text: None)
     settings = config.fwknop_settings(found, path, lambda text: None)
-    status, line = asked[0][1](settings.pid_file)
+    status, line = signalled(settings.pid_file)
     print(line, file=sys.stderr if status else sys.stdout)
     return status
 
 
-def show(options):
+def show(options: Options) -> int:
     """Prints the configuration."""
     from tinyknop.host import dump
 
@@ -246,7 +260,7 @@ def show(options):
     return 0
 
 
-def act(options):
+def act(options: Options) -> int:
     """Does what the options ask for; returns the exit status."""
     if "key-gen" in options or "key-gen-file" in options:
         return generate(options)
@@ -269,7 +283,7 @@ def act(options):
     return start(options)
 
 
-def set_locale(name):
+def set_locale(name: str) -> None:
     """Sets the locale; fwknopd only logs that it cannot."""
     import locale
 
@@ -279,7 +293,7 @@ def set_locale(name):
         log.warning("LOCALE %s: %s", name, error)
 
 
-def start(options):
+def start(options: Options) -> int:
     """Reads the configuration, then lists, flushes, ends or serves, as the options say; returns the exit status."""
     if {"fw-list", "fw-list-all", "fw-flush"} & set(options):
         from tinyknop.host import firewall
@@ -310,7 +324,7 @@ def start(options):
     return serve(options, settings, stanzas)
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Entry point of the front end: returns the exit status."""
     stand_in()
     log.sink = plain

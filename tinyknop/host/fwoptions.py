@@ -4,10 +4,20 @@ Both set the same values; how a text is read is said once. Refuses to guess: wha
 fwknop's words, and where fwknop makes something of it (`5x` is 5), so do we, with a warning (Doubt).
 """
 
+from __future__ import annotations
+
 import re
 
 from tinyknop import __version__, crypto, net
 from tinyknop.errors import TinyknopError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Container
+    from typing import Any, Callable
+
+    Reader = Callable[[str], Any]
+    Option = tuple[str, str, str, str, Any, str]
 
 PROTOCOLS = ("udp", "tcp", "http", "icmp", "tcpraw", "udpraw")
 RAW = ("icmp", "tcpraw", "udpraw")
@@ -22,10 +32,10 @@ MOST_TIMEOUT = 131072  # seconds that its command line takes; a server takes hal
 class Refused(TinyknopError):
     """What ends the run with status 1; its text is the line to print."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__("fwknop", text)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.reason
 
 
@@ -36,16 +46,16 @@ class Usage(Refused):
 class Doubt(Exception):
     """A text that fwknop makes something of, with a warning from us: the warning, and the value taken."""
 
-    def __init__(self, text, value):
+    def __init__(self, text: str, value: Any) -> None:
         super().__init__(text, value)
         self.text = text
         self.value = value
 
 
-def number(low, top, complaint):
+def number(low: int, top: int, complaint: str) -> Callable[[str], int]:
     """Returns the reader of a number; `complaint` gets the text, the bounds by name."""
 
-    def read(text):
+    def read(text: str) -> int:
         found = re.match(r"\s*[-+]?[0-9]{1,12}", text)
         value = int(found.group()) if found else 0
         if not low <= value <= top:
@@ -57,10 +67,10 @@ def number(low, top, complaint):
     return read
 
 
-def named(names, complaint):
+def named(names: Container[str], complaint: str) -> Callable[[str], str]:
     """Returns the reader of one of `names`, in any case."""
 
-    def read(text):
+    def read(text: str) -> str:
         if text.lower() not in names:
             raise ValueError(complaint % text)
         return text.lower()
@@ -68,21 +78,21 @@ def named(names, complaint):
     return read
 
 
-def yes(text):
+def yes(text: str) -> bool:
     """Returns True for Y, False for N; raises Doubt(..., None) for what changes nothing."""
     if text.upper() not in ("Y", "N"):
         raise Doubt("'%s' is neither Y nor N and changes nothing: write one of them" % text, None)
     return text.upper() == "Y"
 
 
-def verbose(text):
+def verbose(text: str) -> int:
     """Returns how much to say, 0 to 4."""
     if text.upper() in ("Y", "N"):
         return int(text.upper() == "Y")
     return number(0, 4, "VERBOSE is Y, N or 0 to 4")(text)
 
 
-def offset(text):
+def offset(text: str) -> int:
     """Returns the seconds of a time offset such as 90, 2h or -1d."""
     found = re.fullmatch(r"(-?)([0-9]{1,8})([smhd]?)(.*)", text, re.I)
     if not found or len(found.group(2) + found.group(3)) > 8 or int(found.group(2)) > 65536:
@@ -94,10 +104,10 @@ def offset(text):
     return seconds
 
 
-def shift(sign):
+def shift(sign: int) -> Callable[[str], int]:
     """Returns the reader of --time-offset-plus or -minus: a sign in the text changes nothing, as in the reference."""
 
-    def read(text):
+    def read(text: str) -> int:
         try:
             return sign * abs(offset(text))
         except Doubt as doubt:
@@ -106,7 +116,7 @@ def shift(sign):
     return read
 
 
-def address(text):
+def address(text: str) -> str:
     """Returns an address, `source` or `resolve`; raises ValueError."""
     if text.lower() in ("source", "resolve"):
         return text.lower()
@@ -114,10 +124,10 @@ def address(text):
     return text
 
 
-def base64(name):
+def base64(name: str) -> Callable[[str], str]:
     """Returns the reader of a key in base64; the text stays text, so that it can be stored as it came."""
 
-    def read(text):
+    def read(text: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", text):  # never shown: it may be a key with one slip
             raise ValueError("Base64 encoded %s argument '(not shown)' doesn't look like base64-encoded data." % name)
         size = len(text.rstrip("=")) * 3 // 4
@@ -128,10 +138,10 @@ def base64(name):
     return read
 
 
-def up_to(longest):
+def up_to(longest: int) -> Callable[[str], str]:
     """Returns the reader of a text that the reference cuts to so many characters."""
 
-    def read(text):
+    def read(text: str) -> str:
         if len(text) > longest:
             raise Doubt("cut to %d characters: use fewer" % longest, text[:longest])
         return text
@@ -146,7 +156,7 @@ _LENGTH = "Invalid %skey length '%%(text)s', must be in [%%(low)d-%%(top)d]"
 _ICMP = "Invalid icmp %s '%%(text)s', must be in [%%(low)d-%%(top)d]"
 
 # Variable of the rc file, how its text is read; in the order in which --save-rc-stanza writes them.
-VARIABLES = {
+VARIABLES: dict[str, Reader] = {
     "DIGEST_TYPE": named(crypto.NAMES, "* Invalid digest type: %s, use " + _NAMES),
     "SPA_SERVER_PROTO": named(PROTOCOLS, "Unrecognized protocol: %s"),
     "SPA_SERVER_PORT": _PORT,
@@ -194,7 +204,7 @@ VARIABLES = {
 }
 SECRETS = ("KEY", "KEY_BASE64", "HMAC_KEY", "HMAC_KEY_BASE64", "GPG_SIGNING_PW", "GPG_SIGNING_PW_BASE64")
 # A value on the left takes the place of those on the right that come from further down: one key, two spellings.
-REPLACES = {
+REPLACES: dict[str, tuple[str, ...]] = {
     "KEY": ("KEY_BASE64", "KEY_FILE"),
     "KEY_BASE64": ("KEY", "KEY_FILE"),
     "KEY_FILE": ("KEY", "KEY_BASE64"),
@@ -209,7 +219,7 @@ TURN_ON = {  # value -> what it turns on
     "GPG_RECIPIENT": "USE_GPG", "GPG_SIGNER": "USE_GPG", "GPG_HOMEDIR": "USE_GPG", "GPG_EXE": "USE_GPG",
     "USE_GPG_AGENT": "USE_GPG", "GPG_NO_SIGNING_PW": "USE_GPG",
 }  # fmt: skip
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "DIGEST_TYPE": "sha256", "SPA_SERVER_PROTO": "udp", "SPA_SERVER_PORT": 62201, "SPA_SOURCE_PORT": 0,
     "FW_TIMEOUT": 0, "TIME_OFFSET": 0, "ENCRYPTION_MODE": "cbc", "HMAC_DIGEST_TYPE": "sha256", "NAT_PORT": 0,
     "HTTP_USER_AGENT": "Fwknop/" + __version__, "VERBOSE": 0, "icmp-type": 0, "icmp-code": 0, "SPA_SERVER": "",
@@ -217,7 +227,7 @@ DEFAULTS = {
 
 # Short option, long option, the argument's name ("": none), what it sets (a variable, or else its own name in lower
 # case), how the argument is read or, without one, what is set; line of help.
-OPTIONS = (
+OPTIONS: tuple[Option, ...] = (
     ("A", "access", "LIST", "ACCESS", str, "What to open, such as tcp/22,udp/53"),
     ("a", "allow-ip", "ADDR", "ALLOW_IP", str, "The address to let in"),
     ("s", "source-ip", "", "ALLOW_IP", "source", "Let in the address that the packet comes from"),

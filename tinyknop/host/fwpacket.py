@@ -1,5 +1,7 @@
 """One packet of fwknop's client: what must hold before, the message, the sealing, and the way back."""
 
+from __future__ import annotations
+
 import os
 import pwd
 import random
@@ -12,6 +14,12 @@ from tinyknop.errors import Rejected
 from tinyknop.host import gpg
 from tinyknop.host.fwoptions import RAW, Refused
 from tinyknop.seal import seal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyknop.host.fwrequest import Request
+    from tinyknop.host.gpg import Signature
+    from tinyknop.seal import Keys
 
 SHORTEST_WIRE = 140  # characters; what is shorter fwknopd drops without a word
 FIRST_PORT, LAST_PORT = 10000, 65534  # what --rand-port and --nat-rand-port choose from
@@ -27,7 +35,7 @@ PHRASES = {
 }
 
 
-def check(request):
+def check(request: Request) -> None:
     """Raises Refused for what cannot be asked for; the order of the checks is the reference's."""
     excused = any(request[name] for name in ("test", "key-gen", "version", "show-last", "last-cmd"))
     if not request["SPA_SERVER"] and not excused:
@@ -52,7 +60,7 @@ def check(request):
     _warn_of_unused(request)
 
 
-def _check_addresses(request):
+def _check_addresses(request: Request) -> None:
     allowed = request["ALLOW_IP"]
     if allowed not in (None, "source", "resolve"):
         try:
@@ -72,7 +80,7 @@ def _check_addresses(request):
             raise Refused("Must set -P <udpraw|tcpraw|icmp> with a spoofed source IP")
 
 
-def _warn_of_unused(request):
+def _warn_of_unused(request: Request) -> None:
     """Says which wishes change nothing, so that none is ignored in silence."""
     if request["server-cmd"]:
         for name, option in (("NAT_ACCESS", "-N"), ("NAT_LOCAL", "--nat-local"), ("FW_TIMEOUT", "-f")):
@@ -82,23 +90,23 @@ def _warn_of_unused(request):
         log.warning("[-] -R is not carried out, since an address is given: leave out one of them")
 
 
-def user_of(request):
+def user_of(request: Request) -> str:
     """Returns the user name to send: -U, else what the environment or the system says."""
     try:
         login = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a user without a name, as in some containers
         login = None
     from_environment = [os.environ.get(name) for name in ("SPOOF_USER", "LOGNAME", "USER")]
-    names = [request["SPOOF_USER"], *from_environment[:2], login, from_environment[2], "NO_USER"]
+    names: list[str | None] = [request["SPOOF_USER"], *from_environment[:2], login, from_environment[2], "NO_USER"]
     return next(name for name in names if name)
 
 
-def random_port():
+def random_port() -> int:
     """Returns a port from the range of the reference, not to be foreseen by others."""
     return random.SystemRandom().randint(FIRST_PORT, LAST_PORT)
 
 
-def nat_of(request, port):
+def nat_of(request: Request, port: str) -> str | None:
     """Returns the NAT field `host,port`, or None; `port` is the one that -A names. Raises Refused."""
     wanted = request["NAT_ACCESS"]
     if wanted is None:
@@ -117,7 +125,7 @@ def nat_of(request, port):
     return "%s,%s" % (host, port)
 
 
-def packet_of(request):
+def packet_of(request: Request) -> spa.Packet:
     """Returns the Packet that is asked for; raises Refused. The address to allow has been resolved."""
     address = "0.0.0.0" if request["ALLOW_IP"] == "source" else request["ALLOW_IP"]
     access, nat, kind = request["ACCESS"], None, None
@@ -144,7 +152,7 @@ def packet_of(request):
     )
 
 
-def _moved(request, access, address, nat):
+def _moved(request: Request, access: str, address: str, nat: str | None) -> str:
     """Returns what is asked for with the port for NAT, where one is wished, in the place of its own."""
     port = random_port() if request["NAT_RAND_PORT"] else request["NAT_PORT"]
     if not port:
@@ -158,7 +166,7 @@ def _moved(request, access, address, nat):
     return access
 
 
-def sealed(packet, keys, request, secret=None):
+def sealed(packet: spa.Packet, keys: Keys, request: Request, secret: bytes | None = None) -> bytes:
     """Returns the packet's bytes as on the wire; raises Refused, with how many openings fit where it is too long."""
     try:
         data = _sealed(packet, keys, request, secret)
@@ -170,14 +178,14 @@ def sealed(packet, keys, request, secret=None):
         reason = Rejected("length", "%d characters, and a server takes %d" % (len(data), WIRE_LIMIT - 1))
     except Rejected as error:
         reason = error
-    if reason.stage == "length" or len(packet.message) > spa.LONGEST_MESSAGE:
+    if reason.stage == "length" or len(packet.message or "") > spa.LONGEST_MESSAGE:
         _say_what_fits(packet, keys, request, secret)
     if reason.stage == "key" and request["USE_GPG"]:
         raise Refused("fwknop: %s\nGPG ERR: %s" % (_gpg_phrase(request, reason.reason), reason.reason))
     raise _refused(packet, reason)
 
 
-def _refused(packet, reason):
+def _refused(packet: spa.Packet, reason: Rejected) -> Refused:
     """Returns the Refused that says a Rejected in the reference's words, with ours in brackets."""
     phrase = PHRASES.get(reason.stage, reason.stage)
     if reason.stage == "message" and packet.message_type == spa.COMMAND:
@@ -185,16 +193,16 @@ def _refused(packet, reason):
     return Refused("fwknop: %s (%s)" % (phrase, reason.reason))
 
 
-def check_fields(packet, request):
+def check_fields(packet: spa.Packet, request: Request) -> None:
     """Raises Refused for a field that cannot be sent, before anybody is asked for a key; a length is told later."""
     try:
         spa.compose(packet, request["DIGEST_TYPE"])
     except Rejected as reason:
-        if packet.message_type == spa.COMMAND or len(packet.message) <= spa.LONGEST_MESSAGE:
+        if packet.message_type == spa.COMMAND or len(packet.message or "") <= spa.LONGEST_MESSAGE:
             raise _refused(packet, reason) from None
 
 
-def _sealed(packet, keys, request, secret):
+def _sealed(packet: spa.Packet, keys: Keys, request: Request, secret: bytes | None) -> bytes:
     if not request["USE_GPG"]:
         return seal(packet, keys, digest=request["DIGEST_TYPE"])
     to, signer, home, exe = [request[name] for name in ("GPG_RECIPIENT", "GPG_SIGNER", "GPG_HOMEDIR", "GPG_EXE")]
@@ -204,7 +212,7 @@ def _sealed(packet, keys, request, secret):
     return gpg.wire(message, keys)
 
 
-def _gpg_phrase(request, reason):
+def _gpg_phrase(request: Request, reason: str) -> str:
     """Returns the reference's words for what gpg could not do."""
     if shutil.which(request["GPG_EXE"] or "gpg") is None:
         return "fko_set_gpg_exe: Error 134 - Unable to stat the given GPG executable"
@@ -217,12 +225,12 @@ def _gpg_phrase(request, reason):
     return "fko_spa_data_final: Error 122 - Error during the encrypt and sign operation"
 
 
-def _say_what_fits(packet, keys, request, secret):
+def _say_what_fits(packet: spa.Packet, keys: Keys, request: Request, secret: bytes | None) -> None:
     """Raises Refused with the number of openings that fit, where fewer than asked for do."""
     if packet.message_type == spa.COMMAND or request["USE_GPG"]:
         return
-    address, *openings = packet.message.split(",")
-    whole = packet.message
+    whole = packet.message or ""
+    address, *openings = whole.split(",")
     for count in range(min(len(openings), 64) - 1, 0, -1):
         packet.message = ",".join([address, *openings[:count]])
         try:
@@ -235,7 +243,7 @@ def _say_what_fits(packet, keys, request, secret):
     packet.message = whole
 
 
-def opened(data, keys, request, secret):
+def opened(data: bytes, keys: Keys, request: Request, secret: bytes | None) -> tuple[spa.Packet, Signature | None]:
     """Returns (Packet, gpg.Signature or None) of a GPG datagram, by our own access to the recipient's key.
 
     Raises Rejected, also where it is not signed, as the reference does.

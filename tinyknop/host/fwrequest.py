@@ -1,7 +1,8 @@
 """What a run of fwknop's client is asked for: rc file, stanza and command line, one laid over the other."""
 
+from __future__ import annotations
+
 import getopt
-from typing import Any
 
 from tinyknop import log
 from tinyknop.host import rcfile
@@ -19,8 +20,15 @@ from tinyknop.host.fwoptions import (
     Usage,
 )
 
-_SHORT: dict = {row[0]: row for row in OPTIONS if row[0]}
-_LONG: dict = {row[1]: row for row in OPTIONS}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tinyknop.host.fwoptions import Option
+    from tinyknop.host.rcfile import Row
+
+_SHORT: dict[str, Option] = {row[0]: row for row in OPTIONS if row[0]}
+_LONG: dict[str, Option] = {row[1]: row for row in OPTIONS}
 # What getopt says, what the C library says; the option's name goes in.
 _COMPLAINTS = (
     ("not recognized", "unrecognized option '--%s'", "invalid option -- '%s'"),
@@ -33,14 +41,14 @@ _COMPLAINTS = (
 class Request:
     """Values by name, those of later layers over those of earlier ones; None where nobody says anything."""
 
-    def __init__(self):
-        self.values: dict = {}
-        self.told: set = set()  # names that the command line says
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.told: set[str] = set()  # names that the command line says
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str) -> Any:
         return self.values.get(name, DEFAULTS.get(name))
 
-    def add(self, layer, turn_on=TURN_ON):
+    def add(self, layer: dict[str, Any], turn_on: dict[str, str] = TURN_ON) -> None:
         """Lays {name: value} over what is there; another spelling of the same key gives way to it."""
         for name in layer:
             for other in REPLACES.get(name, ()):
@@ -52,14 +60,14 @@ class Request:
                 self.values[switch] = True
 
     @property
-    def resolves(self):
+    def resolves(self) -> bool:
         """Tells whether our address is to be asked for: -a and ALLOW_IP come before -R, as in the reference."""
         if self["ALLOW_IP"] is not None:
-            return self["ALLOW_IP"] == "resolve"
+            return bool(self["ALLOW_IP"] == "resolve")
         return bool(self["RESOLVE_IP_HTTPS"] or self["RESOLVE_IP_HTTP"] or self["asks"])
 
 
-def _found(words):
+def _found(words: list[str]) -> list[tuple[str, str]]:
     """Returns [(long option, argument)] of the command line, in order; raises Usage."""
     short = "".join(row[0] + ":" * bool(row[2]) for row in OPTIONS if row[0])
     try:
@@ -78,9 +86,9 @@ def _found(words):
     return [(_SHORT[name[1:]][1] if name[1] != "-" else name[2:], value) for name, value in found]
 
 
-def parse(words):
+def parse(words: list[str]) -> dict[str, Any]:
     """Returns {name: value} of the command line; raises Usage, or Refused in fwknop's words."""
-    layer: dict = {}
+    layer: dict[str, Any] = {}
     found = _found(words)
     if {"help", "stanza-list"} & {option for option, _ in found}:
         found = [pair for pair in found if pair[0] in EARLY]
@@ -112,9 +120,9 @@ def parse(words):
     return layer
 
 
-def without_keys(words):
+def without_keys(words: list[str]) -> list[str]:
     """Returns the words without keys: what is stored must ask for them anew. An HMAC stays asked for."""
-    kept: list = []
+    kept: list[str] = []
     skip = False  # the next word belongs to an option
     for place, word in enumerate(words):
         if skip:
@@ -135,7 +143,7 @@ def without_keys(words):
     return kept
 
 
-def _takes_next(word):
+def _takes_next(word: str) -> bool:
     """Tells whether a word of short options, such as -vA, has its argument in the next word."""
     if word[:1] != "-" or word[:2] == "--":
         return False
@@ -145,11 +153,11 @@ def _takes_next(word):
     return False
 
 
-def layer_of(rows, path):
+def layer_of(rows: list[Row], path: str) -> dict[str, Any]:
     """Returns {name: value} of a stanza's rows; raises Refused with file, line and remedy."""
-    layer: dict = {}
+    layer: dict[str, Any] = {}
     for row in rows:
-        reader: Any = VARIABLES.get(row.name)
+        reader = VARIABLES.get(row.name)
         problem = "no such variable: see the list in docs/fwknop-client.md" if reader is None else ""
         try:
             value = reader(row.value) if reader else None
@@ -169,7 +177,7 @@ def layer_of(rows, path):
     return layer
 
 
-def from_file(request, path, name):
+def from_file(request: Request, path: str, name: str | None) -> None:
     """Lays the [default] stanza of an rc file over the request, then the one called `name` (None: no other)."""
     stanzas = rcfile.read(path)
     # In the file a GPG variable alone does not turn GPG on, a key does turn the HMAC on: as in the reference.
@@ -182,7 +190,7 @@ def from_file(request, path, name):
             request.add(layer_of(rcfile.checked(rows, path), path), turn_on)
 
 
-def text_of(name, value):
+def text_of(name: str, value: Any) -> str:
     """Returns a value as --save-rc-stanza writes it."""
     from tinyknop.host.fwoptions import MODES
 
@@ -191,5 +199,5 @@ def text_of(name, value):
     if value is True:
         return "Y"
     if name in ("DIGEST_TYPE", "HMAC_DIGEST_TYPE"):
-        return value.upper()
+        return str(value).upper()
     return MODES[value] if name == "ENCRYPTION_MODE" else str(value)

@@ -1,10 +1,18 @@
 """The block of field values that fwknop's client prints about a packet."""
 
+from __future__ import annotations
+
 import os
 import shutil
 
 from tinyknop import crypto, spa
 from tinyknop.host.fwoptions import MODES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyknop.host.fwrequest import Request
+    from tinyknop.host.gpg import Signature
+    from tinyknop.seal import Keys
 
 TYPES = (
     "Command msg", "Access msg", "NAT access msg", "Client timeout access msg", "Client timeout NAT access msg",
@@ -13,7 +21,15 @@ TYPES = (
 MODE_CODES = {"ecb": 1, "cbc": 2, "cfb": 3, "ofb": 5, "ctr": 6, "asymmetric": 7, "legacy": 8}
 
 
-def show(packet, data, keys, request, timeout, first=True, signature=None):
+def show(
+    packet: spa.Packet,
+    data: bytes,
+    keys: Keys,
+    request: Request,
+    timeout: int,
+    first: bool = True,
+    signature: Signature | None = None,
+) -> None:
     """Prints the block of field values: `first` of what is sent, else of what was decoded, `signature` by whom."""
     plain = spa.compose(packet, request["DIGEST_TYPE"]).decode()
     encoded, _, digest = plain.rpartition(":")
@@ -47,12 +63,12 @@ def show(packet, data, keys, request, timeout, first=True, signature=None):
     print()
 
 
-def _numbered(name):
+def _numbered(name: str | None) -> str:
     """Returns the number and name of a digest, as the field block has them."""
     return "%d (%s)" % (crypto.NAMES.index(name) + 1, name.upper()) if name else "0 (None)"
 
 
-def _gpg_rows(request, signature, first):
+def _gpg_rows(request: Request, signature: Signature | None, first: bool) -> tuple[tuple[str, object], ...]:
     """Returns the rows about GPG; a packet that was decoded has a signature, and neither signer nor recipient."""
     signer, recipient = (request["GPG_SIGNER"], request["GPG_RECIPIENT"]) if first else (None, None)
     verified = signature is not None and signature.valid

@@ -3,6 +3,8 @@
 With --for, all that both sides need: what goes into the server's configuration, what into the client's, and a QR code.
 """
 
+from __future__ import annotations
+
 import argparse
 import errno
 import os
@@ -63,18 +65,18 @@ PARTS = (  # end of the file's name, what it is for, its text
 )
 
 
-def fresh(hmac="sha256"):
+def fresh(hmac: str = "sha256") -> tuple[str, str]:
     """Returns a key and an HMAC key in base64; the latter is as long as a block of its hash, 64 to 128 bytes."""
     size = min(max(HMAC_BYTES, crypto.BLOCKS[hmac]), 128)
     return b64encode(urandom(KEY_BYTES)).decode(), b64encode(urandom(size)).decode()
 
 
-def pair(hmac="sha256"):
+def pair(hmac: str = "sha256") -> str:
     """Returns the two lines of a new key pair."""
     return "KEY_BASE64: %s\nHMAC_KEY_BASE64: %s\n" % fresh(hmac)
 
 
-def write(path, text):
+def write(path: str, text: str) -> None:
     """Writes a key file that only its owner can read; refuses to replace one, since a lost key locks people out."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -87,7 +89,7 @@ def write(path, text):
         file.write(text)
 
 
-def replace(path, text):
+def replace(path: str, text: str) -> None:
     """Writes a secret file that only its owner can read in the place of one that may be there; raises OSError.
 
     Into a new file, since somebody may have the old one open. A pipe or a link of ours is written to as it is.
@@ -111,7 +113,7 @@ def replace(path, text):
         raise
 
 
-def values(host, name, openings, hmac):
+def values(host: str, name: str, openings: str, hmac: str) -> dict[str, str]:
     """Returns what the parts are filled with, new keys among it; raises ConfigError for what cannot stand in a file."""
     if HOST.fullmatch(host) is None:
         raise ConfigError("--for", "%r is neither the name of a host nor an address" % host[:80])
@@ -131,7 +133,7 @@ def values(host, name, openings, hmac):
     return found
 
 
-def both_sides(options):
+def both_sides(options: argparse.Namespace) -> int:
     """Prints what both sides need, or writes it to files of a folder; and a QR code."""
     from tinyknop.host import qr
 
@@ -156,7 +158,7 @@ def both_sides(options):
     return 0
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """Returns the parser of our words."""
     made = argparse.ArgumentParser("tinyknop keygen", description="Makes a key pair for one stanza and its client.")
     made.add_argument(
@@ -174,7 +176,7 @@ def parser():
     return made
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Prints a key pair or writes it to a file."""
     options = parser().parse_args(words)
     if options.sides:

@@ -3,6 +3,8 @@
 Takes no key on the command line, where everybody on the machine could read it.
 """
 
+from __future__ import annotations
+
 import argparse
 import getpass
 import os
@@ -11,6 +13,15 @@ import sys
 from tinyknop import client, log, net
 from tinyknop.errors import ConfigError
 from tinyknop.host import toml
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tinyknop.client import Target
+
+    Entry = tuple[str, str, str]  # name, text, where
+    Place = tuple[int, tuple[Any, ...]]  # address family, socket address
 
 FILES = ("~/.tinyknop/tinyknop.toml", "tinyknop.toml")
 RESOLVE_URL = "https://www.cipherdyne.org/cgi-bin/myip"  # fwknop's own default
@@ -31,7 +42,7 @@ FLAGS = (
 )
 
 
-def parser():
+def parser() -> argparse.ArgumentParser:
     """Returns the parser of our words."""
     made = argparse.ArgumentParser(
         "tinyknop knock",
@@ -59,8 +70,8 @@ def parser():
     return made
 
 
-def find(name, config):
-    """Returns (entries, where) of a named target from the first file that has it, or (None, files looked at)."""
+def find(name: str, config: str | None) -> tuple[list[Entry], str]:
+    """Returns (entries, where) of a named target from the first file that has it, else those of a host."""
     looked = []
     for path in [config] if config else [os.path.expanduser(file) for file in FILES]:
         if not config and not os.path.exists(path):
@@ -74,20 +85,18 @@ def find(name, config):
             where = document.where("target", name)
             raise ConfigError(where, "holds a key and others can read the file: chmod 600 %s, or use key_file" % path)
         return [_rooted(entry) for entry in entries], document.where("target", name)
-    return None, looked
+    return [("host", name, "NAME")], "%s (no such target in %s)" % (name, ", ".join(looked)) if looked else name
 
 
-def _rooted(entry):
+def _rooted(entry: Entry) -> Entry:
     """Returns an entry with the ~ of its key_file put out in full."""
     name, text, where = entry
     return (name, os.path.expanduser(text), where) if name.lower() == "key_file" else entry
 
 
-def gather(options):
+def gather(options: argparse.Namespace) -> Target:
     """Returns the Target that the configuration, the environment and the flags describe together."""
     entries, where = find(options.name, options.config)
-    if entries is None:
-        entries, where = [("host", options.name, "NAME")], _where_unknown(options.name, where)
     target = client.Target(entries, where)
     if target.host is None:
         target.set("host", options.name, "NAME")
@@ -106,16 +115,11 @@ def gather(options):
         for entry in client.parse_keys(sys.stdin.buffer.read(65536), "stdin"):
             target.set(*entry)
     if "user" not in target.places:
-        target.user = _own_name()
+        target.set("user", _own_name(), "our name")
     return target
 
 
-def _where_unknown(name, looked):
-    """Returns what errors about a host without a target of that name begin with."""
-    return "%s (no such target in %s)" % (name, ", ".join(looked)) if looked else name
-
-
-def _own_name():
+def _own_name() -> str:
     """Returns the user's name, as fwknop's client sends it, or fwknop's stand-in where nobody knows it."""
     try:
         return getpass.getuser()
@@ -123,7 +127,7 @@ def _own_name():
         return "NO_USER"
 
 
-def resolve(url):
+def resolve(url: str) -> str:
     """Returns the address that a web page says we have; raises ConfigError."""
     from urllib.error import URLError
     from urllib.request import Request, urlopen
@@ -136,28 +140,29 @@ def resolve(url):
     except (URLError, OSError, ValueError) as error:
         raise ConfigError(url, "cannot ask for our address (%s): give it with -a" % error) from None
     try:
-        return net.printed(net.packed(text.split()[0] if text else ""))
+        address: str = net.printed(net.packed(text.split()[0] if text else ""))
     except ValueError:
         raise ConfigError(url, "did not answer with an address: give it with -a, or another --resolve-url") from None
+    return address
 
 
-def patience(options, target):
+def patience(options: argparse.Namespace, target: Target) -> int | None:
     """Returns how many seconds to wait for an answer, or None for not at all."""
     if options.verify is not None:
         target.set("verify", options.verify, "--verify")
-    if options.then is not None and target.verify is None:
-        return client.VERIFY_S
-    return target.verify
+    seconds: int | None = target.verify
+    return client.VERIFY_S if seconds is None and options.then is not None else seconds
 
 
-def command_of(options):
+def command_of(options: argparse.Namespace) -> list[str] | None:
     """Returns the words of --then; raises ConfigError where there are none."""
     if options.then is not None and not options.then:
         raise ConfigError("--then", "names no command: put it last, such as --then ssh gate.example.net")
-    return options.then
+    words: list[str] | None = options.then
+    return words
 
 
-def run(words):
+def run(words: list[str]) -> None:
     """Becomes the command; returns only when it cannot be run."""
     sys.stdout.flush()
     try:
@@ -166,7 +171,7 @@ def run(words):
         raise ConfigError("--then", "cannot run %s: %s" % (words[0], error.strerror)) from None
 
 
-def wait(place, target, seconds):
+def wait(place: Place, target: Target, seconds: int) -> bool:
     """Waits for the first TCP opening; returns False, and says what may be wrong, when nothing answers."""
     port = client.first_tcp(target)
     took = client.verify(place, port, seconds)
@@ -178,17 +183,18 @@ def wait(place, target, seconds):
     return True
 
 
-def located(target):
+def located(target: Target) -> Place:
     """Returns the server's address; an unknown name that is no target either may be a misspelt one, so says both."""
     try:
-        return client.locate(target.host, target.port)
+        found: Place = client.locate(target.host, target.port)
+        return found
     except ConfigError as error:
         if target.where.startswith(target.host):
             raise ConfigError(target.where, error.reason) from None
         raise
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Builds the knock, sends it, and does what was asked for after it."""
     options = parser().parse_args(words)
     log.threshold = 0 if options.verbose else 1
@@ -198,7 +204,7 @@ def main(words):
     if seconds is not None:
         client.first_tcp(target)  # an impossible wish is refused before anything is sent
     if target.address == "resolve":
-        target.address = resolve(target.resolve_url or RESOLVE_URL)
+        target.set("address", resolve(target.resolve_url or RESOLVE_URL), "-R")
         log.debug("our address is %s", target.address)
     if options.dry_run:
         print(client.build(target).decode())

@@ -1,12 +1,27 @@
 """What scripts look for in fwknopd's log (docs/fwknopd.md section 10.4): the daemon's events in its words."""
 
+from __future__ import annotations
+
 import time
-from typing import Any
 
 from tinyknop import crypto, log, net, spa
 from tinyknop.gate import within
 from tinyknop.says import BURST as BURST
 from tinyknop.says import Says, openings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from tinyknop.gate import Datagram, Decision
+    from tinyknop.grants import Grant
+    from tinyknop.rules import Command
+    from tinyknop.says import Limiter
+    from tinyknop.settings import Settings
+    from tinyknop.spa import Packet
+    from tinyknop.stanza import Stanza
+    from tinyknop.worker import Worker
 
 DECODE = "Error creating fko context: Decryption failed or decrypted data is invalid"
 FORMAT = "preprocess_spa_data() returned error %d for incoming packet."
@@ -30,14 +45,16 @@ class Phrases(Says):
 
     replay: Any
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.chains = {}
-        self.stanzas = []
-        self.rules = {}  # chain -> [(source, what), ...] in the order in which they stand there
-        self.expired = set()  # numbers of stanzas whose end was said
+        self.chains: dict[str, str] = {}
+        self.stanzas: list[Stanza] = []
+        self.rules: dict[
+            str, list[tuple[str, str]]
+        ] = {}  # chain -> [(source, what), ...] in the order in which they stand there
+        self.expired: set[int] = set()  # numbers of stanzas whose end was said
 
-    def take(self, settings, stanzas):
+    def take(self, settings: Settings, stanzas: list[Stanza]) -> None:
         """Goes by this configuration from now on."""
         self.settings, self.stanzas = settings, stanzas
         names = ("chain", "output_chain", "forward_chain", "dnat_chain", "snat_chain", "masquerade_chain")
@@ -45,7 +62,7 @@ class Phrases(Says):
         if settings.kind not in ("iptables", "firewalld"):  # no chains there
             self.chains = {name: settings.kind for name in names}
 
-    def read(self, packet):
+    def read(self, packet: Packet) -> None:
         """Shows a packet's fields to somebody who looks for a fault; fwknopd's block, without the data it came in."""
         if log.threshold > 0:
             return
@@ -67,7 +84,7 @@ class Phrases(Says):
             "SPA Field Values:\n=================\n%s", "\n".join("%15s: %s" % (n, shown(str(v))) for n, v in rows)
         )
 
-    def refused(self, decision, datagram):
+    def refused(self, decision: Decision, datagram: Datagram) -> None:
         """Says why a packet was refused."""
         stage, stanza = decision.stage, decision.stanza
         limiter = self.limiter(decision)
@@ -88,18 +105,18 @@ class Phrases(Says):
             level, text = self._reason(decision, source)
             limiter.say(getattr(log, level), "[%s] (stanza #%d) %s" % (source, stanza.number, text))
 
-    def opened(self, grant, stanza, datagram):
+    def opened(self, grant: Grant, stanza: Stanza, datagram: Datagram) -> None:
         """Says that a stanza took a packet; what it opens is said once the firewall did it."""
         self._candidate(net.printed(datagram.source), stanza)
 
-    def commanded(self, command, stanza, datagram):
+    def commanded(self, command: Command, stanza: Stanza, datagram: Datagram) -> None:
         """Says that a stanza took a command message; what is run is said where it is run."""
         self._candidate(net.printed(datagram.source), stanza)
 
-    def closing(self, grant):
+    def closing(self, grant: Grant) -> None:
         """Says nothing: the rule's end is said once the firewall did it."""
 
-    def added(self, worker, grant):
+    def added(self, worker: Worker, grant: Grant) -> None:
         """Says which rules were added."""
         if getattr(worker.port, "blind", False):
             return
@@ -111,7 +128,7 @@ class Phrases(Says):
             text = "Added %s rule to %s for %s -> %s %s, expires at %d"
             log.info(text, kind, chain, grant.source, self._to(grant), what, grant.until)
 
-    def removed(self, worker, grant):
+    def removed(self, worker: Worker, grant: Grant) -> None:
         """Says which rules were removed."""
         if getattr(worker.port, "blind", False):
             return
@@ -122,7 +139,7 @@ class Phrases(Says):
                 standing.pop(number - 1)
                 log.info("Removed rule %d from %s with expire time of %d", number, chain, grant.until)
 
-    def _rules(self, grant):
+    def _rules(self, grant: Grant) -> Iterator[tuple[str, str, str]]:
         """Yields (kind, chain, ports) of the rules that a grant has (docs/fwknopd.md section 5.3)."""
         nat, chains = grant.nat, self.chains
         ports = openings(grant)
@@ -143,14 +160,14 @@ class Phrases(Says):
         if nat.snat:
             yield "SNAT" + every, chains["masquerade_chain" if nat.snat == "masquerade" else "snat_chain"], shown
 
-    def _to(self, grant):
+    def _to(self, grant: Grant) -> str:
         return grant.destination if self.settings.destination_rule else "0.0.0.0/0"
 
-    def _candidate(self, source, stanza):
+    def _candidate(self, source: str, stanza: Stanza | None) -> None:
         number = stanza.number if stanza is not None else 1
         log.info("(stanza #%d) SPA Packet from IP: %s received with access source match", number, source)
 
-    def _searched(self, decision, datagram, source, limiter):
+    def _searched(self, decision: Decision, datagram: Datagram, source: str, limiter: Limiter) -> None:
         """Says what became of a packet that no stanza could read."""
         for stanza in self.stanzas:
             if decision.stage == "expired" and stanza.expires is not None and stanza.number not in self.expired:
@@ -165,7 +182,7 @@ class Phrases(Says):
         # Counted even where it is not shown: each is a walk over all stanzas.
         limiter.say(log.debug, "[%s] refused at %s: %s" % (source, decision.stage, decision.reason))
 
-    def _reason(self, decision, source):
+    def _reason(self, decision: Decision, source: str) -> tuple[str, str]:
         """Returns (level, text) for a packet that a stanza could read and refused."""
         stage, packet, stanza = decision.stage, decision.packet, decision.stanza
         if stage == "age":
@@ -187,7 +204,7 @@ class Phrases(Says):
             return SAID["decrypt"]
         return SAID.get(stage, ("warning", decision.reason))
 
-    def _replayed(self, datagram, source):
+    def _replayed(self, datagram: Datagram, source: str) -> str:
         entry = self.replay.entry(crypto.digest("sha256", datagram.payload)) or ""
         text = "Replay detected from source IP: %s, Destination proto/port: %d/%d"
         text = text % (source, datagram.proto, datagram.dport)
@@ -199,7 +216,7 @@ class Phrases(Says):
         return text
 
 
-def _unread(decision, datagram):
+def _unread(decision: Decision, datagram: Datagram) -> str:
     if decision.stage == "hmac":
         # 2.6.11's words, and 2.6.10's behind them.
         older = "Error creating fko context: Args contain invalid data: FKO_ERROR_INVALID_DATA_HMAC_COMPAREFAIL"

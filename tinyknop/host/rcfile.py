@@ -3,12 +3,20 @@
 Knows nothing of what variables mean.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 from collections import namedtuple
 
 from tinyknop import log
 from tinyknop.host.fwoptions import Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable
+
+    Stanzas = list[tuple[str, list["Row"]]]
 
 Row = namedtuple("Row", "name value line")  # value None: a line that is not NAME VALUE
 LONGEST = 1 << 20  # bytes; no rc file is near that
@@ -41,7 +49,7 @@ TEMPLATE = """\
 """
 
 
-def make(path):
+def make(path: str) -> None:
     """Writes the first rc file, readable by its owner only; a failure is only told, as in the reference."""
     print("[*] Creating initial rc file: %s." % path)
     try:
@@ -51,7 +59,7 @@ def make(path):
         log.warning("Unable to create initial rc file: %s: %s", path, error.strerror)
 
 
-def check_mode(path):
+def check_mode(path: str) -> bool:
     """Warns of a file that is not its owner's alone, in fwknop's words; tells whether it is a regular file."""
     try:
         found = os.stat(path)
@@ -67,7 +75,7 @@ def check_mode(path):
     return regular
 
 
-def _lines(path):
+def _lines(path: str) -> list[str]:
     """Returns the file's lines without their ends, as text that can be written back unchanged."""
     try:
         with open(path, "rb") as file:
@@ -79,7 +87,7 @@ def _lines(path):
     return os.fsdecode(data).split("\n")
 
 
-def header(line):
+def header(line: str) -> str | None:
     """Returns the name in a line `[name]`, or None."""
     bare = line.lstrip(" \t")
     if not bare.startswith("[") or "]" not in bare:
@@ -87,7 +95,7 @@ def header(line):
     return bare[1 : bare.index("]")]
 
 
-def row_of(line, number):
+def row_of(line: str, number: int) -> Row | None:
     """Returns the Row of a line, None for a comment or an empty one."""
     if not line.rstrip("\r") or line[0] in "#;":
         return None
@@ -100,9 +108,9 @@ def row_of(line, number):
     return Row(name, value or None, number)
 
 
-def read(path):
+def read(path: str) -> Stanzas:
     """Returns [(stanza name, [Row])] of an rc file; raises Refused where it cannot be read."""
-    stanzas: list = []
+    stanzas: Stanzas = []
     for number, line in enumerate(_lines(path), 1):
         name = header(line)
         if name is not None:
@@ -114,13 +122,13 @@ def read(path):
     return stanzas
 
 
-def find(stanzas, name):
+def find(stanzas: Stanzas, name: str | None) -> list[Row] | None:
     """Returns the rows of all stanzas of that name, in any case, or None where there is none."""
     found = [rows for known, rows in stanzas if name and known.lower() == name.lower()]
     return [row for rows in found for row in rows] if found else None
 
 
-def checked(rows, path):
+def checked(rows: list[Row], path: str) -> list[Row]:
     """Returns the rows; raises Refused for a line that is not NAME VALUE, which may be half a key: never shown."""
     for row in rows:
         if row.value is None:
@@ -128,7 +136,7 @@ def checked(rows, path):
     return rows
 
 
-def listed(path):
+def listed(path: str) -> None:
     """Prints the names of all stanzas but [default]."""
     names = [name for name, _ in read(path) if name.lower() != "default"]
     print("The following stanzas are configured in %s :" % path)
@@ -136,7 +144,7 @@ def listed(path):
         print(" - %s" % name)
 
 
-def store(path, name, settings, may_replace):
+def store(path: str, name: str, settings: list[tuple[str, str]], may_replace: Callable[[str], bool]) -> set[str]:
     """Puts (variable, text) pairs into a stanza, made where it is missing; all else in the file stays as it is.
 
     `may_replace(variable)` is asked about each of ASKED that the stanza holds. Returns the variables that were not
@@ -162,7 +170,7 @@ def store(path, name, settings, may_replace):
     return refused & {variable for variable, _ in settings}
 
 
-def _bounds(lines, name):
+def _bounds(lines: list[str], name: str) -> tuple[int, int] | tuple[None, None]:
     """Returns where the lines of a stanza begin and end; (None, None) where there is none."""
     first = None
     for place, line in enumerate(lines):
@@ -174,11 +182,11 @@ def _bounds(lines, name):
     return (None, None) if first is None else (first, len(lines))
 
 
-def _merged(lines, settings):
+def _merged(lines: list[str], settings: list[tuple[str, str]]) -> list[str]:
     """Returns a stanza's lines with new values where the old ones stood, and what is new at its end."""
     left = dict(settings)
     given = {variable for variable, _ in settings}
-    kept: list = []
+    kept: list[str] = []
     for line in lines:
         row = row_of(line, 0)
         if row and row.name in left:
@@ -191,11 +199,11 @@ def _merged(lines, settings):
     return kept[:end] + [_line(variable, text) for variable, text in settings if variable in left] + kept[end:]
 
 
-def _line(variable, text):
+def _line(variable: str, text: str) -> str:
     return "%-24s    %s" % (variable, text)
 
 
-def _replace(path, text):
+def _replace(path: str, text: str) -> None:
     """Writes the file anew beside the old one, then takes its place."""
     new = path + ".updated"
     try:

@@ -1,5 +1,7 @@
 """Runs the daemon until a signal ends it: what `serve` and the fwknopd front end have in common."""
 
+from __future__ import annotations
+
 import gc
 import signal
 import socket
@@ -11,6 +13,20 @@ from tinyknop.errors import TinyknopError
 from tinyknop.host.notify import READY, RELOADING, STOPPING, keep_alive, notify
 from tinyknop.host.tools import Tools
 from tinyknop.loop import sleep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Callable
+
+    from tinyknop.daemon import Daemon
+    from tinyknop.loop import Loop
+    from tinyknop.says import Says
+    from tinyknop.settings import Settings
+    from tinyknop.stanza import Stanza
+
+    Reread = Callable[[], tuple[Settings, list[Stanza]]]
+    Lines = dict[str, str] | tuple[()]
 
 IDLE_S = 0.2  # seconds between two looks whether anything is still open
 
@@ -38,7 +54,7 @@ FIXED = (  # what is taken at the start only, and how it is called
 class Service:
     """One daemon and the signals that steer it."""
 
-    def __init__(self, daemon, loop, reread, says):
+    def __init__(self, daemon: Daemon, loop: Loop, reread: Reread, says: Lines) -> None:
         self.daemon = daemon
         self.loop = loop
         self.reread = reread
@@ -47,11 +63,11 @@ class Service:
         self.started = False
         self.stopping = False
         self.reloading = False
-        self.heard = set()
+        self.heard: set[int] = set()
         self.status = 0
         self.woken, self.waker = socket.socketpair()
 
-    def listen(self):
+    def listen(self) -> None:
         """Takes the signals; they arrive as bytes in a socket, so that no callback is cut in two."""
         self.woken.setblocking(False)
         self.waker.setblocking(False)
@@ -62,7 +78,7 @@ class Service:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.loop.reader(self.woken, self.hear)
 
-    def unlisten(self):
+    def unlisten(self) -> None:
         """Gives the signals back."""
         self.loop.reader(self.woken, None)
         signal.set_wakeup_fd(-1)
@@ -71,19 +87,19 @@ class Service:
         self.woken.close()
         self.waker.close()
 
-    def say(self, event, stanzas=None):
+    def say(self, event: str, stanzas: list[Stanza] | None = None) -> None:
         """Logs the line of an event, if it has one."""
         line = self.says.get(event)
         if line:
             captures = ", ".join(capture.describe() for capture in self.daemon.captures)
             log.info("%s", line % {"captures": captures, "stanzas": counted(stanzas or ())})
 
-    def hear(self):
+    def hear(self) -> None:
         """Takes in the signals that came."""
         self.heard.update(self.woken.recv(64))
         self.act()
 
-    def act(self):
+    def act(self) -> None:
         """Does what the signals ask for, once the daemon is up."""
         if not self.started or self.stopping:
             return
@@ -103,7 +119,7 @@ class Service:
             notify(RELOADING, "MONOTONIC_USEC=%d000" % monotonic())
             self.loop.spawn(self.reload())
 
-    def over(self, reason, status):
+    def over(self, reason: str, status: int | None) -> None:
         """Ends the daemon for a reason of its own: a capture that is through (status None), or can go no further.
 
         After the former what was opened keeps its time.
@@ -111,19 +127,22 @@ class Service:
         if status is None:
             self.loop.spawn(self.finish(reason))
         elif not self.stopping:
-            (log.error if status else log.info)("%s", reason)
+            if status:
+                log.error("%s", reason)
+            else:
+                log.info("%s", reason)
             self.status = status
             self.stopping = True
             notify(STOPPING)
             self.loop.spawn(self.stop())
 
-    async def finish(self, reason):
+    async def finish(self, reason: str) -> None:
         """Ends the daemon once nothing is open any more."""
         while not self.daemon.idle():
             await sleep(IDLE_S)
         self.over(reason, 0)
 
-    async def reload(self):
+    async def reload(self) -> None:
         """Takes the configuration anew; keeps the old one where the new one is broken, and says so."""
         try:
             old = self.daemon.settings
@@ -143,7 +162,7 @@ class Service:
             notify(READY)
             self.act()
 
-    async def stop(self):
+    async def stop(self) -> None:
         """Closes what is open, then ends the loop, whatever became of that."""
         try:
             while self.reloading:  # or what it starts would outlive us
@@ -153,12 +172,20 @@ class Service:
             self.loop.stop()
 
 
-def counted(stanzas):
+def counted(stanzas: Collection[Stanza]) -> str:
     """Returns "1 stanza" or "2 stanzas"."""
     return "%d stanza%s" % (len(stanzas), "" if len(stanzas) == 1 else "s")
 
 
-def run(settings, stanzas, reread, says=(), ready=None, words=None, limit=0):
+def run(
+    settings: Settings,
+    stanzas: list[Stanza],
+    reread: Reread,
+    says: Lines = (),
+    ready: Callable[[], None] | None = None,
+    words: Says | None = None,
+    limit: int = 0,
+) -> int:
     """Runs a daemon until TERM or INT; HUP takes what `reread` returns. Returns the exit status.
 
     `says` replaces lines of SAYS, `words` the daemon's Says; `ready` is called once knocks are heard; `limit` is the

@@ -1,5 +1,7 @@
 """Sends one packet as fwknop's client does: udp, tcp, http, and by hand-made IPv4 headers (icmp, tcpraw, udpraw)."""
 
+from __future__ import annotations
+
 import os
 import re
 import socket
@@ -8,6 +10,12 @@ import struct
 from tinyknop import log
 from tinyknop.host.fwoptions import RAW, Refused
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tinyknop.host.fwrequest import Request
+
 CONNECT_S = 30  # a SYN that is dropped is sent anew after 1, 3, 7 and 15 s
 NOT_SENT = "send_spa_packet: packet not sent."
 TTL = 255
@@ -15,7 +23,7 @@ SYN, WINDOW = 0x02, 32767
 ECHO_REQUEST = 8
 
 
-def located(host, port, request, kind):
+def located(host: str, port: int | None, request: Request, kind: int) -> tuple[int, tuple[Any, ...]]:
     """Returns (family, socket address) of a host, IPv4 first; raises Refused with the resolver's words."""
     only = socket.AF_INET if request["SERVER_RESOLVE_IPV4"] or request["SPA_SERVER_PROTO"] in RAW else 0
     try:
@@ -34,7 +42,7 @@ def located(host, port, request, kind):
     return found[0]
 
 
-def send(data, request):
+def send(data: bytes, request: Request) -> int:
     """Sends the packet by the protocol asked for; returns the number of bytes sent, raises Refused."""
     proto = request["SPA_SERVER_PROTO"]
     try:
@@ -49,7 +57,7 @@ def send(data, request):
         raise Refused("send_spa_packet: %s\n%s" % (error.strerror or error, NOT_SENT)) from None
 
 
-def _connected(data, host, port, request, kind):
+def _connected(data: bytes, host: str, port: int, request: Request, kind: int) -> int:
     """Sends over a connected socket of our port, if one is asked for."""
     family, address = located(host, port, request, kind)
     with socket.socket(family, kind) as sender:
@@ -66,7 +74,7 @@ def _connected(data, host, port, request, kind):
     return len(data)
 
 
-def proxy(request):
+def proxy(request: Request) -> tuple[str, int] | None:
     """Returns (host, port) of the HTTP proxy, or None; raises Refused."""
     text = request["http-proxy"]
     if text is None:
@@ -80,12 +88,12 @@ def proxy(request):
     return host.strip("[]"), int(port)
 
 
-def _in_url(host):
+def _in_url(host: str) -> str:
     """Returns a host as URLs have it: IPv6 in brackets."""
     return "[%s]" % host if ":" in host else host
 
 
-def http_request(data, request):
+def http_request(data: bytes, request: Request) -> bytes:
     """Returns the GET request that carries a packet, as bytes."""
     path = "/" + data.decode().replace("+", "-").replace("/", "_")
     through = proxy(request)
@@ -99,7 +107,7 @@ def http_request(data, request):
     return os.fsencode(text)
 
 
-def _raw(data, request):
+def _raw(data: bytes, request: Request) -> int:
     """Sends one IPv4 packet whose headers are ours; needs root."""
     kind = socket.SOCK_RAW
     _, (destination, _) = located(request["SPA_SERVER"], None, request, kind)
@@ -114,7 +122,7 @@ def _raw(data, request):
         return sender.sendto(packet, (destination, 0))
 
 
-def raw_packet(data, request, destination):
+def raw_packet(data: bytes, request: Request, destination: str) -> bytes:
     """Returns the whole IPv4 packet; an unset source address (0.0.0.0) is the kernel's to fill in."""
     source, port = request["SPA_SOURCE_PORT"], request["SPA_SERVER_PORT"]
     if request["SPA_SERVER_PROTO"] == "tcpraw":
@@ -136,10 +144,10 @@ def raw_packet(data, request, destination):
     return head + inner + data
 
 
-def checksum(data):
+def checksum(data: bytes) -> int:
     """Returns the Internet checksum of bytes."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    total: int = sum(struct.unpack("!%dH" % (len(data) // 2), data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -3,6 +3,8 @@
 Its start is timed (0.1 s to the first knock), so it reads its few words itself and imports nothing it doesn't need.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
 import pwd
@@ -13,6 +15,14 @@ from tinyknop.errors import ConfigError, PortError
 
 from .privileges import become, check, pass_on
 from .run import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from tinyknop.says import Says
+    from tinyknop.settings import Settings
+    from tinyknop.stanza import Stanza
 
 CONFIG = "/etc/tinyknop/tinyknop.toml"
 SECRETS = ("KEY", "KEY_BASE64", "HMAC_KEY", "HMAC_KEY_BASE64", "GPG_DECRYPT_PW")
@@ -26,7 +36,7 @@ Listens for knocks and drives the ports, in the foreground, until TERM or INT; H
 )
 
 
-def words_of(words):
+def words_of(words: list[str]) -> str | None:
     """Returns the configuration's path, or None where only help was wanted; raises ConfigError."""
     path = CONFIG
     words = list(words)
@@ -45,7 +55,7 @@ def words_of(words):
     return path
 
 
-def state(path, user=None):
+def state(path: str, user: str | None = None) -> None:
     """Makes the state directory where it is missing; refuses one that others can look into, or have made.
 
     `user` is the name of who we will be.
@@ -61,7 +71,7 @@ def state(path, user=None):
         raise ConfigError(path, "others can look into the state directory: chmod 700 %s" % path)
 
 
-def owned(path, user=None):
+def owned(path: str, user: str | None = None) -> None:
     """Raises ConfigError for a directory that is neither ours nor that of `user`, or OSError.
 
     Somebody else's, made in /tmp before us, could bring a journal with grants, or links to what we then write over.
@@ -73,7 +83,7 @@ def owned(path, user=None):
             raise ConfigError(path, reason % one)
 
 
-def number_of(user):
+def number_of(user: str | None) -> int | None:
     """Returns a user's number, or None where there is none."""
     try:
         return pwd.getpwnam(user).pw_uid if user else None
@@ -81,7 +91,7 @@ def number_of(user):
         return None
 
 
-def lock(path):
+def lock(path: str) -> TextIO:
     """Returns a locked file that holds our process id; raises ConfigError while another daemon holds it."""
     try:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+")
@@ -101,7 +111,7 @@ def lock(path):
     return file
 
 
-def load(path):
+def load(path: str) -> tuple[Settings, list[Stanza]]:
     """Returns (settings, stanzas); raises ConfigError, also where nobody could ever be let in."""
     settings, stanzas = config.load(path)
     if not stanzas:
@@ -110,7 +120,7 @@ def load(path):
     return settings, stanzas
 
 
-def shut(path, stanzas):
+def shut(path: str, stanzas: list[Stanza]) -> None:
     """Raises ConfigError where a key stands in a tinyknop.toml that others can read; a key file is looked at before."""
     if not path.endswith(".toml") or not os.stat(path).st_mode & 0o077:
         return
@@ -121,7 +131,7 @@ def shut(path, stanzas):
                 raise ConfigError(where, reason)
 
 
-def spoken(settings):
+def spoken(settings: Settings) -> Says | None:
     """Sends the log where the settings want it; returns what has other words for it than the daemon's own, or None."""
     if settings.log == "text" and settings.log_to == "stderr":
         return None
@@ -130,7 +140,7 @@ def spoken(settings):
     return events.use(settings)
 
 
-def unprivileged(settings, stanzas, path):
+def unprivileged(settings: Settings, stanzas: list[Stanza], path: str) -> tuple[Settings, list[Stanza]]:
     """Becomes the user of the settings, and reads the configuration again: what a reload could not read shows now."""
     become(settings, stanzas)
     try:
@@ -140,7 +150,7 @@ def unprivileged(settings, stanzas, path):
         raise ConfigError(error.stage, reason) from None
 
 
-def reload(path):
+def reload(path: str) -> tuple[Settings, list[Stanza]]:
     """Returns (settings, stanzas) anew; raises ConfigError, also where we have given up a capability that they need."""
     settings, stanzas = load(path)
     check(settings, stanzas)
@@ -148,7 +158,7 @@ def reload(path):
     return settings, stanzas
 
 
-def main(words):
+def main(words: list[str]) -> int:
     """Runs the daemon until a signal ends it."""
     path = words_of(words)
     if path is None:

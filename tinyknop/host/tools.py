@@ -1,11 +1,21 @@
 """What only CPython does for the daemon: runs commands, opens GPG messages, looks up names. None blocks the loop."""
 
+from __future__ import annotations
+
 import os
 import socket
 
 from tinyknop import log, loop, net
 from tinyknop.compat import trace
 from tinyknop.errors import Rejected
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tinyknop.host.execute import Executor
+    from tinyknop.host.gpg import Opener
+    from tinyknop.rules import Command
+    from tinyknop.settings import Settings
+    from tinyknop.stanza import Gpg, Stanza
 
 LOOK_UP_S = 5  # seconds that a name server gets
 NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
@@ -14,28 +24,29 @@ NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 class Tools:
     """Given to the daemon; each tool is imported when it is first needed."""
 
-    def __init__(self, settings):
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._executor = self._opener = None
+        self._executor: Executor | None = None
+        self._opener: Opener | None = None
 
-    def take(self, settings):
+    def take(self, settings: Settings) -> None:
         """Goes by new settings from now on."""
         self.settings = settings
         if self._executor is not None:
             self._executor.take(settings)
 
-    def idle(self):
+    def idle(self) -> bool:
         """Tells whether no command runs."""
         return self._executor is None or not self._executor.running
 
-    def execute(self, command, stanza):
+    def execute(self, command: Command, stanza: Stanza) -> None:
         """Starts a command message's command, and returns at once."""
         from tinyknop.host.execute import Executor
 
         self._executor = self._executor or Executor(self.settings)
         loop.current().spawn(_executed(self._executor, command, stanza))
 
-    async def opened(self, message, gpg):
+    async def opened(self, message: bytes, gpg: Gpg) -> tuple[bytes, Rejected | None]:
         """Returns (plain text, None or the Rejected of its signature) of a message; raises Rejected."""
         from tinyknop.host.gpg import Opener, allowed
 
@@ -52,7 +63,7 @@ class Tools:
             return plain, error
         return plain, None
 
-    async def resolve(self, name):
+    async def resolve(self, name: str) -> str:
         """Returns the IPv4 address of a host name, as text; raises Rejected("nat", ...)."""
         if not name or name[0] in ".-" or not NAME.issuperset(name):
             raise Rejected("nat", "the inside host is neither an address nor a host name")
@@ -67,10 +78,11 @@ class Tools:
         if not found:
             raise Rejected("nat", "Unable to resolve Hostname in NAT SPA message")
         log.info("Resolved NAT IP in SPA message: %s", found)
-        return net.printed(net.packed(found))
+        address: str = net.printed(net.packed(found))
+        return address
 
 
-async def _executed(executor, command, stanza):
+async def _executed(executor: Executor, command: Command, stanza: Stanza) -> None:
     try:
         await executor.run(command.text, stanza)
     except Rejected as error:
@@ -79,7 +91,7 @@ async def _executed(executor, command, stanza):
         log.error("(stanza %s) command not run: %s", stanza.name, error)
 
 
-def _look_up(name, ours):
+def _look_up(name: str, ours: int) -> None:
     """Writes the address into a pipe; a thread of its own, since the system's resolver can only wait."""
     try:
         found = socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
