@@ -265,6 +265,24 @@ def test_a_file_is_followed_through_rotation():
     assert lines[6:] == [b"y" * 20000, b"end"]
 
 
+def test_a_file_that_is_renamed_while_it_is_opened_is_followed_too():
+    path = temporary(b"old\n", ".log")
+    sources._LOOK, look = 5, sources._LOOK
+
+    class Renamed:
+        def stat(self, path):
+            sources.os = os
+            raise OSError(2)
+
+    sources.os = Renamed()
+    try:
+        steps = [(0, lambda: append(path, b"one\n")), (2, lambda: append(path, b"two\n"))]
+        lines = run(sources.make("file", path, 0, ""), steps, 3)
+    finally:
+        sources._LOOK, sources.os = look, os
+    assert lines == [b"old", b"one", b"two"]
+
+
 def test_what_is_too_much_waits_in_a_file_and_is_skipped_elsewhere():
     path = temporary(b"", ".log")
     sources._LOOK, look = 5, sources._LOOK

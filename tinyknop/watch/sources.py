@@ -25,6 +25,9 @@ class _Source:
 
     skipped = 0
 
+    def start(self, loop, sink):
+        self._loop, self._sink = loop, sink
+
     def _hand(self, lines):
         """Gives lines to the sink until it has had too much."""
         for line in lines:
@@ -50,14 +53,14 @@ class File(_Source):
 
     def __init__(self, path):
         self._path = path
-        self._file = self._which = self._timer = None
+        self._file = self._timer = None
         self._lines, self._held = _Lines(), []
 
     def describe(self):
         return "file " + self._path
 
     def start(self, loop, sink):
-        self._loop, self._sink = loop, sink
+        super().start(loop, sink)
         self._open(True)
         self._look()
 
@@ -68,8 +71,9 @@ class File(_Source):
 
     def _open(self, at_end):
         try:
-            self._file = open(self._path, "rb")
+            # Before it is opened: if another file takes the name now, that one is read twice rather than never.
             self._which = _identity(self._path)
+            self._file = open(self._path, "rb")
             if at_end:
                 self._file.seek(0, 2)
         except OSError:  # not there at this moment, or not yet
@@ -91,7 +95,7 @@ class File(_Source):
                 full = len(data) == _CHUNK
                 self._held = self._lines.cut(data)
                 if not data:
-                    self._turned()
+                    self._turned(self._file)
             while self._held and self._sink(self._held[0]) is not False:
                 self._held.pop(0)
         except OSError as error:
@@ -99,25 +103,23 @@ class File(_Source):
             self._close()
         self._timer = self._loop.at(compat.monotonic() + (_PAUSE if full else _LOOK), self._look)
 
-    def _turned(self):
+    def _turned(self, file):
         """At the end of what is there: sees whether another file has taken this name, or this one was cut."""
-        which = _identity(self._path)
-        if which is None:
+        try:
+            which = _identity(self._path)
+        except OSError:  # the name is gone, but whoever wrote here may still do
             return
         if which[0] != self._which[0]:
             self._close()
             self._lines = _Lines()
             self._open(False)
-        elif which[1] < self._file.tell():
-            self._file.seek(0)
+        elif which[1] < file.tell():
+            file.seek(0)
 
 
 def _identity(path):
-    """Returns (device and inode, size), or None where the name is gone."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
+    """Returns (device and inode, size); raises OSError where the name is gone."""
+    status = os.stat(path)
     return (status[2], status[1]), status[6]
 
 
@@ -128,14 +130,14 @@ class Fifo(_Source):
         if compat.MICROPYTHON:
             raise ValueError('a FIFO or /dev/kmsg needs CPython: take kind = "file", "syslog" or "nflog"')
         self._path = path
-        self._fd = None
+        self._fd = -1
         self._lines = _Lines()
 
     def describe(self):
         return "fifo " + self._path
 
     def start(self, loop, sink):
-        self._loop, self._sink = loop, sink
+        super().start(loop, sink)
         try:
             self._fd = self._opened()
         except OSError as error:
@@ -143,10 +145,10 @@ class Fifo(_Source):
         loop.reader(self._fd, self._drain)
 
     def stop(self):
-        if self._fd is not None:
+        if self._fd >= 0:
             self._loop.reader(self._fd, None)
             os.close(self._fd)
-            self._fd = None
+            self._fd = -1
 
     def _opened(self):
         return os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # with a writer of its own it has no end
@@ -197,12 +199,12 @@ class Datagrams(_Source):
         return self._what
 
     def start(self, loop, sink):
-        self._loop, self._sink = loop, sink
+        super().start(loop, sink)
         try:
-            self._socket = self._opened()
+            made = self._socket = self._opened()
         except OSError as error:
-            raise PortError(self._what, "cannot be opened: " + _WHY.get(error.errno, "error %d" % error.errno))
-        loop.reader(self._socket, self._drain)
+            raise PortError(self._what, "cannot be opened: " + _WHY.get(error.errno or 0, "error %s" % error.errno))
+        loop.reader(made, lambda: self._drain(made))
 
     def stop(self):
         if self._socket is not None:
@@ -210,10 +212,10 @@ class Datagrams(_Source):
             self._socket.close()
             self._socket = None
 
-    def _drain(self):
+    def _drain(self, made):
         for _ in range(_QUOTA):
             try:
-                data = self._socket.recv(_LONGEST)
+                data = made.recv(_LONGEST)
             except OSError as error:
                 if error.errno not in (_AGAIN, _INTERRUPTED):
                     log.debug("%s: error %d; some were lost", self._what, error.errno)  # ENOBUFS, in a flood
