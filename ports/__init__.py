@@ -9,7 +9,7 @@ from tinyknop.errors import ConfigError
 COMMON = ("kind", "via", "where")  # what every [port.NAME] may have; "where" is put there by the readers
 
 
-def make(name: str, options: dict, carriers: dict) -> "Port":  # noqa: F821 (each kind has its own)
+def make(name, options, carriers):
     """Builds the port of a [port.NAME] table; carriers it has to make are left in `carriers`, for others to share."""
     module = _module("tinyknop.ports.", "port." + name, options)
     where = options.get("where", "port." + name)
@@ -32,7 +32,7 @@ def make(name: str, options: dict, carriers: dict) -> "Port":  # noqa: F821 (eac
     return module.Port(name, given, carriers[via])
 
 
-def carrier(name: str, options: dict) -> "Carrier":  # noqa: F821
+def carrier(name, options):
     """Builds the carrier of a [carrier.NAME] table, or a plain one of that kind ("local", "netlink", "tape")."""
     if "kind" not in options:
         options = dict(options)

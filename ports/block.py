@@ -59,7 +59,7 @@ class Port:
     async def sync(self, live):
         """Makes the table anew, with just the sources of these grants."""
         lines = TABLE.format(t=self.table, n=self.maxelem).split("\n")[:-1]
-        longest = {}  # two grants of one source are one element
+        longest: dict = {}  # two grants of one source are one element
         for grant, seconds in live:
             if seconds >= longest.get(grant.source, (None, 0))[1]:
                 longest[grant.source] = (grant, seconds)

@@ -75,7 +75,7 @@ class Rich:
     async def sync(self, live):
         """Makes firewalld hold these grants: puts back what a reload dropped, removes what no grant explains."""
         listed = await self.listed()
-        wanted = {}
+        wanted: dict = {}
         for grant, seconds in live:
             for rule in self.rules(grant):
                 wanted[rule] = max(seconds, wanted.get(rule, 0))
@@ -113,7 +113,8 @@ class Rich:
 
     async def tell(self, wanted):
         """Adds rules, (rule, seconds) each, unless they have that time already, and removes their elder twins."""
-        calls, old = {}, []
+        calls: dict = {}
+        old = []
         for rule, seconds in wanted:
             end = monotonic() + seconds * 1000
             priority, known = self.told.get(rule, (PRIORITIES[1], 0))
@@ -128,7 +129,7 @@ class Rich:
 
     async def listed(self):
         """Returns our rules that are there: rule -> its priorities."""
-        found = {}
+        found: dict = {}
         for line in (await self.say("--list-rich-rules", [""])).split("\n"):
             for priority in PRIORITIES:
                 if line.startswith(text("", priority)):

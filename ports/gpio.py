@@ -40,6 +40,9 @@ class Port:
 
     async def start(self):
         """Takes the pin, off; raises PortError where there are no pins."""
+        self._taken()
+
+    def _taken(self):
         if self._line is None:
             try:
                 from machine import Pin
@@ -48,6 +51,7 @@ class Port:
                 self._line = Pin(number, Pin.OUT, value=1 - self.on)
             except (ImportError, ValueError, TypeError) as error:
                 raise PortError(self.describe(), "there is no such pin here: %s" % error)
+        return self._line
 
     async def open(self, grant, seconds):
         """Sets the pin on for a grant: until its end, or for a pulse."""
@@ -55,7 +59,7 @@ class Port:
             self._open.update(_held(grant))
         elif self._timer is not None:
             self._timer.cancel()
-        self._line.value(self.on)
+        self._taken().value(self.on)
         if self.pulse:
             self._timer = current().at(monotonic() + self.pulse, self._off)
 
@@ -69,7 +73,7 @@ class Port:
         """Sets the pin as these grants want it; what lived before a reset gives no second pulse."""
         if not self.pulse:
             self._open = set([held for grant, _ in live for held in _held(grant)])
-            self._line.value(self.on if self._open else 1 - self.on)
+            self._taken().value(self.on if self._open else 1 - self.on)
 
     async def stop(self, flush=False):
         self._off()

@@ -68,7 +68,8 @@ class Port(stamped.Port):
         table = numbered(await self.say("-S", "list"))
         await self.purge(table)
         missing, over = self.compared(table)
-        commands, failure = [], None
+        commands: list = []
+        failure = None
         if self.checks and (self.active, "check-state") not in table.get(self.first, ()):
             commands.append(("add", str(self.first), "set", self.active, "check-state"))
         for (source, until), rules in sorted(missing.items()):
@@ -151,7 +152,7 @@ class Port(stamped.Port):
 
 def numbered(listing):
     """Reads `ipfw -S list`: number -> [(set, what)], where what is (source, end), "check-state" or None."""
-    table = {}
+    table: dict = {}
     for line in listing.partition("## Dynamic rules")[0].split("\n"):
         said = line.replace("# DISABLED ", "").split()
         if len(said) < 4 or not said[0].isdigit() or said[1] != "set":

@@ -90,7 +90,9 @@ class Port:
 
     async def open_all(self, pairs):
         """Opens several grants, (grant, seconds) each."""
-        claimed = [self.claim(*pair, seconds) for grant, seconds in pairs for pair in self.entries(grant)]
+        claimed = [
+            self.claim(entry, opening, seconds) for grant, seconds in pairs for entry, opening in self.entries(grant)
+        ]
         await self.write(claimed if len(claimed) == 1 else sorted(set(claimed)))
 
     async def close(self, *grants):

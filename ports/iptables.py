@@ -81,7 +81,7 @@ class Port:
 
     async def open_all(self, pairs):
         """Opens several grants, (grant, seconds) each, in one transaction per family; where it fails, `sync` mends."""
-        added = {}
+        added: dict = {}
         for grant, _ in pairs:
             tables, rules = self.rules(grant)
             for rule, holder in rules:
@@ -95,7 +95,7 @@ class Port:
 
         Several at once cost little more than one: iptables-nft reads the whole chain to take one rule out of it.
         """
-        gone = {}
+        gone: dict = {}
         for grant in grants:
             try:
                 tables, rules = self.rules(grant)

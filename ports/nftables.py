@@ -230,7 +230,7 @@ class Port:
 
     def sets(self):
         """Returns (what, version of IP) -> the sets where such elements stand."""
-        found = {}
+        found: dict = {}
         for c in self.chains:
             for a in c.sets:
                 found.setdefault((a.what, a.v), []).append(a)
@@ -240,7 +240,7 @@ class Port:
         """Brings elements, (set, element, value that it may be there with or None), to what is claimed of them."""
         for at in range(0, len(told), ONCE):
             lines, some = [], told[at : at + ONCE]
-            by_name = {}
+            by_name: dict = {}
             for a, element, value in some:
                 by_name.setdefault((a.table, a.name), (a, []))[1].append((element, value))
             for name in sorted(by_name):
@@ -324,7 +324,8 @@ class Port:
 
     def places(self, listing):
         """Returns the chains where openings stand: the owner's, named or found by their policy; ours where none is."""
-        rows, table, name = [], [], ""
+        table: list = []
+        rows, name = [], ""
         for words in [line.split() for line in listing.split("\n")]:
             table = words[1:3] if words[:1] == ["table"] else table
             name = words[1] if words[:1] == ["chain"] else name

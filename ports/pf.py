@@ -58,7 +58,8 @@ class Port(stamped.Port):
     async def settle(self):
         """Loads the anchor with what is wanted behind what others have there; where nothing changes it says nothing."""
         wanted, gone = self.ledger.goal()
-        now, seen, kept, due, changed = wall(), {}, [], [], False
+        seen: dict = {}
+        now, kept, due, changed = wall(), [], [], False
         for line in (await self.say("-s", "rules")).split("\n"):
             key = stamped.key(line)
             if key in wanted or key in gone:

@@ -34,7 +34,7 @@ class Port:
         where = options.get("where", "port." + name)
         if not 1 <= len(self.interface) <= 15 or not all(c in LETTERS for c in self.interface):
             raise ConfigError(where, "port.%s: interface = %s: no name of an interface" % (name, self.interface))
-        self.peers = {}  # stanza -> (public key, networks, file or "")
+        self.peers: dict = {}  # stanza -> (public key, networks, file or "")
         self.held = {}  # public key -> set of (source, opening) for which it is there
         for number, item in enumerate((options.get("peers") or "").split(","), 1):
             try:

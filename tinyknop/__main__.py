@@ -45,7 +45,7 @@ def start(settings, stanzas):
     daemon.loop.run_until(daemon.start())
     gc.collect()
     # What lasts would else lie scattered over the whole heap, with no room for anything long between.
-    gc.threshold(min(gc.mem_free() // 8, 65536))
+    gc.threshold(min(gc.mem_free() // 8, 65536))  # type: ignore[attr-defined]
     log.info("ready: %s; stanzas: %d", ", ".join([one.describe() for one in daemon.captures]), len(stanzas))
     return daemon
 

@@ -36,7 +36,7 @@ async def run(argv, stdin=b"", timeout=10, keep=LONGEST_OUTPUT):
 
 
 def _environment():
-    known = {"PATH": os.getenv("PATH") or "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+    known: dict = {"PATH": os.getenv("PATH") or "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
     # iptables-legacy's lock may have been moved to where an unprivileged daemon can open it.
     if os.getenv("XTABLES_LOCKFILE"):
         known["XTABLES_LOCKFILE"] = os.getenv("XTABLES_LOCKFILE")
@@ -50,7 +50,7 @@ class _Talk:
         self.stdin = stdin
         self.keep = keep
         self.output = bytearray()
-        self.ends = [None, None]
+        self.ends: list = [None, None]
         self.loop = current()
 
     def spawn(self, argv):

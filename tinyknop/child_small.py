@@ -44,7 +44,7 @@ set +f
 for f in *.held; do read -r p <$f && end $p; done
 rm -rf '%s') </dev/null >/dev/null 2>&1 3>fifo &"""
 
-_shell = None
+_shell: "_Shell | None" = None
 
 
 async def run(argv, stdin, timeout, keep):

@@ -8,7 +8,7 @@ import socket
 import time
 
 from . import crypto, log, net, spa
-from .compat import monotonic, only_in, peer, urandom, wall
+from .compat import TYPE_CHECKING, monotonic, only_in, peer, urandom, wall
 from .errors import ConfigError, Rejected
 from .hints import hint
 from .seal import GPG_LENGTH, LONGEST_KEY, MODES, Keys, seal
@@ -109,11 +109,13 @@ KEY_WORDS = ("key", "key_base64", "hmac_key", "hmac_key_base64")
 class Target:
     """Where a knock goes and what it asks for: one attribute per name of SETTINGS, made from (name, text, where)."""
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name): ...  # what SETTINGS lists
+
     def __init__(self, entries, where="target"):
         self.where = where
         self.places = {}
-        self.host = self.user = None
-        self.port = self.openings = None
         for name in SETTINGS:
             setattr(self, name, SETTINGS[name][1])
         for name, text, place in entries:

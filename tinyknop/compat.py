@@ -7,17 +7,18 @@ import time
 from binascii import a2b_base64
 
 MICROPYTHON = sys.implementation.name == "micropython"
+TYPE_CHECKING = False  # which mypy takes for True: under it stands what only mypy has to know
 
 # Seconds between 1970 and the runtime's own epoch: 2000 on some MicroPython boards, 1970 everywhere else.
 EPOCH = 946684800 if time.gmtime(0)[0] == 2000 else 0
 
 if MICROPYTHON:
-    _ticks = [time.ticks_ms(), 0]
+    _ticks = [time.ticks_ms(), 0]  # type: ignore[attr-defined]
 
     def monotonic():
         """Returns milliseconds since some moment; never goes back and, unlike `ticks_ms`, never wraps."""
-        now = time.ticks_ms()
-        _ticks[1] += time.ticks_diff(now, _ticks[0])
+        now = time.ticks_ms()  # type: ignore[attr-defined]
+        _ticks[1] += time.ticks_diff(now, _ticks[0])  # type: ignore[attr-defined]
         _ticks[0] = now
         return _ticks[1]
 
@@ -40,7 +41,7 @@ if MICROPYTHON:
         import gc
 
         gc.collect()
-        return max(gc.mem_free() // size - 8, 4)
+        return max(gc.mem_free() // size - 8, 4)  # type: ignore[attr-defined]
 
     def fsync(file):
         """Makes what was written to an open file safe from a power cut (`flush` is fsync(2) on MicroPython)."""
@@ -108,7 +109,7 @@ def trace(error):
 
     out = io.StringIO()
     if MICROPYTHON:
-        sys.print_exception(error, out)
+        sys.print_exception(error, out)  # type: ignore[attr-defined]
     else:
         try:
             import traceback

@@ -24,7 +24,7 @@ def words(grant):
     """
     nat = grant.nat
     every = nat is not None and nat.every and not nat.local
-    said = []
+    said: list = []
     for proto, port in grant.openings:
         if proto == "tcp" and (nat is None or nat.local):
             said.append(("ss", "-K", "-t", "dst", grant.source, "sport", "=", ":%d" % (nat.port if nat else port)))

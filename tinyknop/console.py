@@ -92,15 +92,15 @@ class Console:
         """`terminal` False: no login, echo or prompt, as in `ssh -T` (shell profiles only). `idle`: after so many ms
         without a command the prompt is asked for again before the next (None: never; where the end of a session is
         noticed anyhow)."""
-        self.profile = profile
+        self.profile, self._terminal, self._idle = profile, terminal, idle
         self.done, self.sessions = True, 0
         self._user, self._password, self._enable = user, password, enable
-        self._terminal, self._idle = terminal, idle
         self._screen, self._out = _Screen(), b""
         self._number = self._typed = 0  # of a shell's mark; when something was typed last
         self._hold = self._due = 0  # no typing before; time to wake the device up, if it stays silent
         # The last line heard that was not empty; whether something may still be running that has to be interrupted.
-        self._last, self._upset = "", False
+        self._last, self._tail, self._upset, self._echoed = "", "", False, False
+        self._lines: list = []
         self._off()
 
     def _off(self):

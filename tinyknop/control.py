@@ -32,19 +32,19 @@ class Door:
         try:
             if os.path.exists(self.path):
                 os.remove(self.path)
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             umask = os.umask(0o177)  # so that there is no moment at which others may connect
             try:
-                self._socket.bind(self.path)
+                made.bind(self.path)
             finally:
                 os.umask(umask)
-            self._socket.listen(_BACKLOG)
-            self._socket.setblocking(False)
+            made.listen(_BACKLOG)
+            made.setblocking(False)
         except OSError as error:
             log.warning("%s: %s; `tinyknop status` will not work", self.path, error)
-            self._socket = None
             return
-        loop.current().reader(self._socket, self._accept)
+        self._socket = made
+        loop.current().reader(made, lambda: self._accept(made))
 
     def close(self):
         """Stops listening and removes the socket."""
@@ -58,9 +58,9 @@ class Door:
         except OSError:
             pass
 
-    def _accept(self):
+    def _accept(self, made):
         try:
-            peer = self._socket.accept()[0]
+            peer = made.accept()[0]
         except OSError:
             return
         peer.setblocking(False)

@@ -159,7 +159,7 @@ def ipset_listed(body, order=HOST):
 
     The header may have "family", "elements", "references", "memory" and those of its options that `names` holds.
     """
-    names = ((6, "timeout"), (12, "bitmask"), (18, "hashsize"), (19, "maxelem"), (20, "netmask"))
+    names: tuple = ((6, "timeout"), (12, "bitmask"), (18, "hashsize"), (19, "maxelem"), (20, "netmask"))
     names += ((24, "elements"), (25, "references"), (26, "memory"))
     kind_name, header, entries = "", {}, []
     for kind, value in attrs(body[4:], order):

@@ -274,11 +274,12 @@ def printed(words, bodies, order=HOST):
 
 def _types(number):
     """Returns the rows of TYPES that a type's number stands for; raises ValueError."""
-    found, number = [], int.from_bytes(number, "big")
+    number = int.from_bytes(number, "big")
+    found = []
     while number:
-        found.insert(0, _find(TYPES, number & 63, 1))
+        found.append(_find(TYPES, number & 63, 1))
         number >>= 6
-    return found
+    return list(reversed(found))
 
 
 def _print_chain(body, order):

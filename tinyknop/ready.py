@@ -44,7 +44,7 @@ def dump(settings, stanzas):
     import json  # 3 MB and 7 ms that a daemon started from another format does without
 
     names = _names(stanzas[0])
-    parts = [("settings", {name: _plain(getattr(settings, name)) for name in _names(settings)})]
+    parts: list = [("settings", {name: _plain(getattr(settings, name)) for name in _names(settings)})]
     parts.append(("names", names))
     parts.append(("stanzas", [[_plain(getattr(stanza, name)) for name in names] for stanza in stanzas]))
     body = ",\n".join(['"%s": %s' % (name, json.dumps(value)) for name, value in parts]) + "}"

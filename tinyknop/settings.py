@@ -1,6 +1,6 @@
 """Settings: the daemon's own, in one table of keywords, whatever format they came in."""
 
-from . import net
+from . import compat, net
 from .errors import ConfigError
 from .hints import MAX_AGE
 from .keywords import Keywords, address, anything, number, one_of, text, yes
@@ -168,6 +168,10 @@ KEYWORDS = Keywords(
 class Settings:
     """Attributes as in the table; `captures`, `ports` and `carriers` are what the daemon makes them of."""
 
+    if compat.TYPE_CHECKING:
+
+        def __getattr__(self, name): ...  # what KEYWORDS lists
+
     def __init__(self, entries=(), warn=None, any_case=True):
         values, places = KEYWORDS.read(entries, warn, any_case)
         # "IPT forwarding" or "FIREWD forwarding" -> forwarding, whichever this firewall goes by.
@@ -180,12 +184,12 @@ class Settings:
                     places[attribute or name] = places[name]
         self.places = places
         self.entries = entries
-        if self.ageing is None:
+        if values["ageing"] is None:
             self.ageing = self.pcap_file is None  # packets of a file are as old as the file
-        self.digest_file = self.digest_file or self.state_dir + "/digest.cache"
-        self.pid_file = self.pid_file or self.state_dir + "/fwknopd.pid"
+        self.digest_file = values["digest_file"] or self.state_dir + "/digest.cache"
+        self.pid_file = values["pid_file"] or self.state_dir + "/fwknopd.pid"
         # Seconds between two looks at what others did to our rules; fwknopd counts rounds of a tenth of a second.
-        self.sweep = SWEEP if self.sweep is None else self.sweep // 2
+        self.sweep = SWEEP if values["sweep"] is None else values["sweep"] // 2
         self.snat = (self.snat_to or "masquerade") if self.enable_snat and (self.forwarding or self.local_nat) else None
         self.test = False
         self.captures = []
@@ -198,11 +202,11 @@ class Settings:
         """Raises ConfigError where stanzas do not go with the settings; makes the ports of command cycles."""
         # A capture of HTTP requests has no use but this.
         self.blocks = tuple([name for name in (self.watch or {}).get("ports", "").split(",") if name])
-        self.http = self.http or "http" in [one.get("kind") for one in self.captures]
+        self.http: bool = self.http or "http" in [one.get("kind") for one in self.captures]
         if self.http and self.proxies is None:
             from .web import PROXIES
 
-            self.proxies = PROXIES
+            self.proxies: tuple | None = PROXIES
         names = set()
         for stanza in stanzas:
             if stanza.name in names:

@@ -51,13 +51,11 @@ def _classful(item):
     last = parts.pop()
     if not last or len(last) > 8 or not compat.only_in(last.encode(), DIGITS):
         raise ValueError("%r is not an IPv4 address such as 192.0.2.7" % item)
-    rest, tail = int(last), []
-    for _ in range(4 - len(parts)):
-        tail.insert(0, "%d" % (rest & 255))
-        rest >>= 8
-    if rest:
+    rest, count = int(last), 4 - len(parts)
+    if rest >> 8 * count:
         raise ValueError("%r is not an IPv4 address such as 192.0.2.7" % item)
-    return ".".join(parts + tail) + slash + mask
+    parts += ["%d" % (rest >> 8 * i & 255) for i in range(count - 1, -1, -1)]
+    return ".".join(parts) + slash + mask
 
 
 def openings(value, warn):
@@ -257,6 +255,10 @@ Gpg = namedtuple("Gpg", "decrypt_id password require_sig ignore_sig remote_ids f
 class Stanza:
     """One stanza. `key_file` is (path, "FILE:LINE") and `keys` None until `complete` was given what the file holds."""
 
+    if compat.TYPE_CHECKING:
+
+        def __getattr__(self, name): ...  # what KEYWORDS lists
+
     def __init__(self, entries, where, warn=None):
         self.where = where
         self.number = 0  # the reader counts
@@ -267,7 +269,7 @@ class Stanza:
     def complete(self, read, local):
         """Takes in the key file, by `read(path, where, warn)` -> entries, and shifts a date by `local(epoch)`."""
         if self.key_file is not None:
-            whole = []
+            whole: list = []
             for entry in self._entries:
                 whole += read(entry[1], entry[2], self._warn) if entry[0] == "key_file" else [entry]
             self._entries = whole
@@ -282,7 +284,7 @@ class Stanza:
         """Fills in the daemon's own keyring and gpg where the stanza names none."""
         gpg = self.gpg
         if gpg is not None:
-            self.gpg = Gpg(gpg[0], gpg[1], gpg[2], gpg[3], gpg[4], gpg[5], gpg.home or home, gpg.exe or exe)
+            self.gpg: Gpg | None = Gpg(*gpg[:6], gpg.home or home, gpg.exe or exe)
 
     def entries(self):
         """Returns the entries that this was made of, key files taken in."""
@@ -301,20 +303,20 @@ class Stanza:
         self.keys = None if self.key_file else self._keys(values, places)
         self.cycle = _cycle(values, places, self.where)
         if self.cycle is not None:
-            self.timeout = values["cycle_timer"] or self.timeout
-        self._translate(places)
+            self.timeout = values["cycle_timer"] or values["timeout"]
+        self._translate(values, places)
         if self.require_hint and (self.gpg or (self.keys and self.keys.hmac_key is None)):
             raise ConfigError(places["require_hint"], _NO_HINT)
         if self._warn is not None:
             self._remark(places)
 
-    def _translate(self, places):
+    def _translate(self, values, places):
         """Sees that source translation has something to go with; raises ConfigError."""
         if self.force_snat or self.masquerade:
-            if not (self.force_nat or self.forward_all):
+            if not (values["force_nat"] or self.forward_all):
                 where = places.get("force_snat") or places["masquerade"]
                 raise ConfigError(where, "FORCE_SNAT and FORCE_MASQUERADE need FORCE_NAT or FORWARD_ALL: add one")
-            self.force_nat = self.force_nat or ("0.0.0.0", 0)
+            self.force_nat = values["force_nat"] or ("0.0.0.0", 0)
 
     def _keys(self, values, places):
         """Returns the Keys, once they can be those of a stanza; raises ConfigError."""

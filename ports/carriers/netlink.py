@@ -15,7 +15,7 @@ from tinyknop import loop, netlink
 from tinyknop.compat import MICROPYTHON
 from tinyknop.errors import PortError
 
-OPTIONS = {}
+OPTIONS: dict = {}
 
 BATCH = 64  # messages per send: their answers, 36 bytes each and charged as 768, must fit a 208 KB receive buffer
 ANSWER = 1024  # a `recv` gives one answer, of 36 bytes, or of a few hundred before Linux 4.3 (no NETLINK_CAP_ACK)
@@ -84,7 +84,7 @@ class Carrier:
             made = socket.socket(16, 3, protocol)  # AF_NETLINK, SOCK_RAW (3 on MIPS too)
             made.bind(netlink.address(MICROPYTHON))
         except OSError as error:
-            raise PortError(self.name, "no netlink socket: error %d" % error.errno)
+            raise PortError(self.name, "no netlink socket: error %s" % error.errno)
         made.setblocking(False)
         try:
             made.setsockopt(270, 10, 1)  # NETLINK_CAP_ACK: an answer need not repeat the question
@@ -205,7 +205,7 @@ class Carrier:
                         raise PortError(self.name, reason(netlink.error_of(body)))
                     return
         except OSError as error:
-            raise PortError(self.name, "netlink: error %d" % error.errno)
+            raise PortError(self.name, "netlink: error %s" % error.errno)
         finally:
             if own is not None:  # what it still holds belongs to no question of ours
                 own.close()
@@ -234,10 +234,11 @@ class Carrier:
     def _converse(self, data):
         """Returns all messages that the kernel answers to what is sent: it has answered when the send returns."""
         found = []
+        own = self.socket = self.socket or self._open(FIREWALL)
         try:
-            self.socket.send(data)
+            own.send(data)
             while True:
-                part = netlink.messages(self.socket.recv(LISTING))
+                part = netlink.messages(own.recv(LISTING))
                 found += part
                 if not part or part[-1][0] == netlink.DONE:
                     return found
@@ -245,7 +246,7 @@ class Carrier:
             if error.errno == errno.EAGAIN:  # that was all
                 return found
             self._close()  # what it still holds belongs to no question of ours
-            raise PortError(self.name, "netlink: error %d" % error.errno)
+            raise PortError(self.name, "netlink: error %s" % error.errno)
 
     async def say_all(self, commands):
         """Tells the kernel many commands, each tried whatever became of the others; then raises the first failure."""
@@ -274,13 +275,14 @@ class Carrier:
     def _exchange(self, batch, failed):
         """Returns the first failure: the one that is given, or one of these commands, or None."""
         waiting = {}
+        own = self.socket = self.socket or self._open(FIREWALL)
         for seq, _, name, words in batch:
             waiting[seq] = (name, words)
         try:
             if batch:
-                self.socket.send(b"".join([data for _, data, _, _ in batch]))
+                own.send(b"".join([data for _, data, _, _ in batch]))
             while waiting:
-                for kind, _, seq, body in netlink.messages(self.socket.recv(ANSWER)):
+                for kind, _, seq, body in netlink.messages(own.recv(ANSWER)):
                     if kind != netlink.ERROR or seq not in waiting:
                         continue
                     name, words = waiting.pop(seq)
@@ -289,5 +291,5 @@ class Carrier:
                         failed = "%s: %s" % (" ".join(words), _reason(code, name))
         except OSError as error:
             self._close()  # what it still holds belongs to no question of ours
-            return failed or "netlink: error %d with %d answers missing" % (error.errno, len(waiting))
+            return failed or "netlink: error %s with %d answers missing" % (error.errno, len(waiting))
         return failed

@@ -84,7 +84,7 @@ class Carrier(dialogue.Carrier):
         try:
             return await hold(["env", "TERM=dumb"] + home + self.argv())
         except OSError as error:
-            raise PortError(self.name, "%s: cannot be started (error %d)" % (self.options["binary"], error.errno))
+            raise PortError(self.name, "%s: cannot be started (error %s)" % (self.options["binary"], error.errno))
 
     def argv(self):
         """Returns the child's words."""
@@ -208,7 +208,7 @@ def _environment(home):
 
 def _moves(ends, terminal):
     """Returns what makes three descriptors a child's standard input and outputs, and a fourth its terminal."""
-    moves = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(ends)]
+    moves: list = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(ends)]
     # The first terminal that the leader of a session opens becomes its own.
     moves.append((os.POSIX_SPAWN_OPEN, terminal, os.ttyname(terminal), os.O_RDWR, 0))
     return moves + [(os.POSIX_SPAWN_CLOSE, terminal)]
@@ -224,7 +224,8 @@ class _Child:
         self._password = password
         self._asked = ""
         self._loop = current()
-        ours, theirs = [], []
+        ours: list = []
+        theirs = []
         try:
             for reading in (True, False, False):
                 pair = os.pipe()

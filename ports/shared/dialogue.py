@@ -94,18 +94,23 @@ class Carrier(Table):
         self.seconds = self.whole("timeout", 1, 3600)
         self.lost = []
         self.seen = None
-        self.console = self.line = None
+        self.console = Console(self.profile)  # anew with each line
+        self.line = None
         self.trouble = None  # why the last session ended, until somebody was told
         self.counted = [0, 0]  # bytes that came in this session, and those of them that are no text
         self._out = b""
         self._stood = False  # the device has answered in this session
-        self._barred = 0, None  # until when (ms) not to try again, and the reason
-        self._sessions = 0, None  # how many lines were opened; and the session that workers know of: (line, its number)
+        self._barred: tuple = (0, None)  # until when (ms) not to try again, and the reason
+        self._sessions: tuple = (0, None)  # lines opened; the session that workers know of: (line, its number)
         self._told_at = self._glance = self._telling = None  # when workers were told last (ms); Timers of the next
         self._speaking = self._looking = False
         self._turn = Turn()
         self._news = Queue()
         self._timer = None
+
+    async def connect(self):
+        """Returns the opened line; raises PortError."""
+        raise NotImplementedError
 
     async def start(self):
         """Opens the line and logs in, where that has not been done; raises PortError."""
@@ -171,11 +176,11 @@ class Carrier(Table):
         if self.line is None:
             password, enable = self.password(), self.secret("enable_password_file")
             self.console = Console(self.profile, self.options["user"], password, enable, self.terminal, self.idle)
-            self.line = await self.connect()
+            line = self.line = await self.connect()
             self.trouble, self._out, self.counted, self._stood = None, b"", [0, 0], False
             self._sessions = self._sessions[0] + 1, self._sessions[1]
             self.console.start(compat.monotonic())
-            current().reader(self.line.file, self._readable)
+            current().reader(line.file, lambda: self._readable(line))
             if not self.terminal:  # the console has no login to do, so see that somebody is there
                 await self._ask(("true",), "", LOGIN_S)
             if self.late:
@@ -257,9 +262,9 @@ class Carrier(Table):
         """Returns what may be wrong where no prompt was found, from the bytes that came and those that are no text."""
         return ""
 
-    def _readable(self):
+    def _readable(self, line):
         try:
-            data = self.line.read()
+            data = line.read()
         except OSError as error:
             log.debug("%s: %s", self.name, error)
             data = b""
@@ -279,13 +284,13 @@ class Carrier(Table):
 
     def _flow(self):
         """Sends what the console has to say, sets its alarm, and wakes whoever waits for its answer."""
-        console = self.console
+        console, line = self.console, self.line
         said = console.take()
         if said and self.seen:
             self.seen("out", said)
         self._out += said
-        if self._out:
-            current().writer(self.line.sink, self._write)
+        if self._out and line is not None:
+            current().writer(line.sink, lambda: self._write(line))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -299,15 +304,15 @@ class Carrier(Table):
         self.console.tick(compat.monotonic())
         self._flow()
 
-    def _write(self):
+    def _write(self, line):
         try:
-            count = self.line.write(self._out) if self._out else 0
+            count = line.write(self._out) if self._out else 0
         except OSError as error:
             log.debug("%s: %s", self.name, error)
             return self._broken()
         self._out = self._out[count:]
         if not self._out:
-            current().writer(self.line.sink, None)
+            current().writer(line.sink, None)
 
     def _broken(self):
         """The line is gone."""

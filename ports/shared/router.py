@@ -37,12 +37,12 @@ class Port:
 
     self_timed = False
     kind = ""
-    profile = None
+    profile: "Profile | None" = None
     enter = ""  # the line before all others
-    leave = ()  # the lines after them
-    families = ()  # Family of IPv4, and of IPv6 where the device has it
-    names = ()  # (name, number) of ports that the device prints as names
-    keeps_one = ()  # texts of entries of which the owner must have one: an empty list would let everything through
+    leave: tuple = ()  # the lines after them
+    families: tuple = ()  # Family of IPv4, and of IPv6 where the device has it
+    names: tuple = ()  # (name, number) of ports that the device prints as names
+    keeps_one: tuple = ()  # texts of entries of which the owner must have one: an empty list lets everything through
     # That a dialogue may take at least (if not as long as the carrier's timeout), and two more for each line (at worst,
     # see console.py); a listing 20 more.
     seconds = 1
@@ -212,7 +212,7 @@ class Port:
 
 def matched(shape, text):
     """Returns what stands in a text for the names of a shape ($NAME, capitals), as a dict; None where it differs."""
-    found = {}
+    found: dict = {}
     while True:
         plain, dollar, shape = shape.partition("$")
         if not text.startswith(plain):

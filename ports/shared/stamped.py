@@ -55,7 +55,8 @@ class Ledger:
 
     def goal(self):
         """Returns the wanted rules by (source, end), and the (source, end) of those that must go."""
-        wanted, gone = {}, set()
+        wanted: dict = {}
+        gone = set()
         for rule, until in sorted(self.ours):
             if self.wanted.get(rule) == until:
                 wanted.setdefault((rule[0], until), []).append(rule)
@@ -69,7 +70,7 @@ class Ledger:
 
 
 class Port:
-    """Keeps the ledger; a subclass has `settle`, which makes the device hold what is wanted."""
+    """Keeps the ledger; a subclass says how the device comes to hold what is wanted."""
 
     self_timed = False
     nats = False
@@ -86,6 +87,13 @@ class Port:
     @property
     def outlives_us(self):
         return self.carrier.outlives_us
+
+    def describe(self):
+        raise NotImplementedError
+
+    async def settle(self):
+        """Makes the device hold what is wanted, and nothing else of ours; raises PortError."""
+        raise NotImplementedError
 
     def check(self, grant):
         """Raises PortError for a grant that can never be opened here; the worker asks this first."""

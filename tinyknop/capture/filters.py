@@ -144,12 +144,10 @@ def attach(sock, program, level=socket.SOL_SOCKET, option=_ATTACH):
     if MICROPYTHON:
         import uctypes
 
-        code = bytearray(code)
         address = uctypes.addressof(code)
     else:
         from array import array  # knows its address; ctypes would cost 0.7 MB
 
-        code = array("B", code)
-        address = code.buffer_info()[0]
-    sock.setsockopt(level, option, struct.pack("@HP", len(program), address))
-    return code  # the kernel has its own copy by now; returned so that nothing frees it too early
+        held = array("B", code)
+        address = held.buffer_info()[0]
+    sock.setsockopt(level, option, struct.pack("@HP", len(program), address))  # the kernel copies it at once

@@ -24,7 +24,7 @@ DROP, ACCEPT = 0, 1
 LOCAL_IN = 1  # the hook of INPUT
 LONGEST = 65535 + 4096  # bytes of a message: the packet and what the kernel tells about it
 
-_owners = {}  # (binary, table, chain) -> the capture that made the chain last; a reload starts the new one first
+_owners: dict = {}  # (binary, table, chain) -> the capture that made the chain last; a reload starts the new one first
 
 
 class Capture:
@@ -42,7 +42,7 @@ class Capture:
         self.over = None
         self.received = 0
         self.dropped = 0
-        self._loop = self._sock = self._setting_up = None
+        self._sock = None
 
     def describe(self):
         return "nfqueue %d:%d" % (self.queue, self.port)
@@ -51,10 +51,10 @@ class Capture:
         """Binds the queue and starts making the rules; raises PortError for a lack of rights or a queue in use."""
         self._loop = loop
         try:
-            self._sock = bound(self.queue)
+            sock = self._sock = bound(self.queue)
         except OSError as error:
             raise PortError(self.describe(), _why_not(error))
-        loop.reader(self._sock, self._drain)
+        loop.reader(sock, lambda: self._drain(sock))
         if self.binary:
             _owners[self._place()] = self
             self._setting_up = loop.spawn(self._set_up())
@@ -62,18 +62,19 @@ class Capture:
     def stop(self):
         """Returns a task that removes the rules and then leaves the queue; nothing more is handed on."""
         self.sink = _ignore
-        return self._loop.spawn(self._leave()) if self._sock else None
+        return self._loop.spawn(self._leave(self._sock)) if self._sock else None
 
-    async def _leave(self):
+    async def _leave(self, sock):
         if self.binary:
             await self._setting_up
             if _owners.get(self._place()) is self:
                 del _owners[self._place()]
                 if await self._clear():
                     log.error("%s: chain %s of table %s could not be removed", self.describe(), self.chain, self.table)
-        self._loop.reader(self._sock, None)
-        self._sock.close()
-        self._sock = None
+        if self._sock is not None:  # not stopped twice
+            self._loop.reader(sock, None)
+            sock.close()
+            self._sock = None
 
     def _place(self):
         return (self.binary, self.table, self.chain)
@@ -104,11 +105,11 @@ class Capture:
         try:
             return await child.run([self.binary, "-w", "-t", self.table] + words)
         except OSError as error:
-            return 127, b"no child process: error %d" % error.errno
+            return 127, b"no child process: error %d" % (error.errno or 0)
 
-    def _drain(self):
+    def _drain(self, sock):
         """Hands on what is there, at most QUOTA datagrams; a packet for this machine ends here, others go on."""
-        recv, sink = self._sock.recv, self.sink
+        recv, sink = sock.recv, self.sink
         for _ in range(QUOTA):
             try:
                 data = recv(LONGEST)
@@ -121,7 +122,7 @@ class Capture:
                 if kind != PACKET:
                     continue
                 number, hook, packet = packet_of(body)
-                self._sock.send(verdict(self.queue, number, DROP if hook == LOCAL_IN else ACCEPT))
+                sock.send(verdict(self.queue, number, DROP if hook == LOCAL_IN else ACCEPT))
                 datagram = ip.parse_any(packet)
                 if datagram is None:
                     self.dropped += 1

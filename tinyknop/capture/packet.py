@@ -50,7 +50,8 @@ class Capture:
         self.sockets = []
         self.index = 0
         self._lost = 0  # by the kernel, because a socket's buffer was full
-        self._loop = self._timer = None
+        self.words = ()  # of hints, see `compare`
+        self._timer = None
         self._group = self.fence = None  # what a flood needs, and then has
         self._said = False
         self._wait = RETRY_MS
@@ -182,7 +183,7 @@ class Capture:
         """Goes on once the interface is up again; one that was made anew has another index and needs a new socket."""
         index, up = look_up(self.interface)
         if not up:
-            if self._lost_for_good(index):
+            if self.over and self._lost_for_good(index):
                 self._timer = None
                 self.over("The interface disappeared: %s" % self.interface, 1)
             else:
@@ -207,7 +208,7 @@ class Capture:
             return False
         now = monotonic()
         self._gone = self._gone or now
-        return self.exits and self.over is not None and now - self._gone >= GONE_MS
+        return self.exits and now - self._gone >= GONE_MS
 
 
 def make_socket(index, program, promisc, own, group=None):

@@ -28,7 +28,7 @@ class Capture:
         self.over = None
         self.received = 0
         self.dropped = 0
-        self._file = self._records = self._loop = None
+        self._file = self._records = None
         self._programs = {}  # link type -> the filter, compiled for it
 
     def describe(self):
@@ -41,7 +41,7 @@ class Capture:
             magic = self._file.read(4)
         except OSError as error:
             self.stop()
-            raise PortError(self.describe(), "cannot be read: error %d" % error.errno)
+            raise PortError(self.describe(), "cannot be read: error %s" % error.errno)
         self._records = records(self._file, magic)
         if self._records is None:
             self.stop()
@@ -142,7 +142,8 @@ def _read(file, size):
 
 def _blocks(file):
     """The records of a pcapng file."""
-    kind, order, links = b"\x0a\x0d\x0d\x0a", "<", []
+    links: list = []
+    kind, order = b"\x0a\x0d\x0d\x0a", "<"
     while len(kind) == 4:
         head = file.read(4)
         body = b""

@@ -41,7 +41,7 @@ class Capture:
         self.program = self.sifted()
         self.fence = None
         self._groups = []
-        self._loop = None
+        self.words = ()  # of hints, see `compare`
 
     def describe(self):
         return "%s %s:%d" % (self.kind, self.address or "*", self.port)

@@ -6,7 +6,7 @@ Table look-ups leave traces in a processor's cache: see `small`.
 from array import array
 from struct import pack_into, unpack_from
 
-_made = {}  # what is computed at first use and kept: by direction its tables, by None the S-boxes
+_made: dict = {}  # what is computed at first use and kept: by direction its tables, by None the S-boxes
 
 
 def _boxes():

@@ -18,7 +18,7 @@ def _root(number, degree):
 
 
 def _primes(count):
-    found = []
+    found: list = []
     number = 2
     while len(found) < count:
         if all([number % prime for prime in found]):

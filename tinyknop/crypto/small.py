@@ -20,7 +20,7 @@ try:
     from _operator import _compare_digest as equal
 except ImportError:
 
-    def equal(ours, theirs):
+    def equal(ours, theirs):  # type: ignore[no-redef]
         """Tells whether two byte strings are the same, in a time that does not depend on where they differ."""
         if len(ours) != len(theirs):
             return False

@@ -32,7 +32,7 @@ def lines(path):
                 if text.strip() and text.strip()[:1] != "#":
                     yield number, text
     except OSError as error:
-        raise ConfigError(path, "cannot read it: error %d" % error.errno)
+        raise ConfigError(path, "cannot read it: error %s" % error.errno)
 
 
 def readable(path, read):

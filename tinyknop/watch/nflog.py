@@ -55,7 +55,7 @@ def line(told):
     return " ".join(words + (_six(packet) if packet and packet[0] >> 4 == 6 else _four(packet)))
 
 
-_names = {}  # index -> name; a namespace has few
+_names: dict = {}  # index -> name; a namespace has few
 
 
 def _name(index):

@@ -11,9 +11,11 @@ from tinyknop import compat, net
 # source, destination: packed. proto: in lower case ("tcp", "icmpv6") or a number ("47"). flags: the letters of the TCP
 # flags that are set, sorted, "" for none. sid: 0 without one. options: the IP options as bytes. Numbers are -1 where
 # the line does not have them; size is that of the IP packet.
-FIELDS = """prefix sid chain interface source destination proto sport dport flags size ttl id window seq kind code
-icmp_id icmp_seq options""".split()
-Event = namedtuple("Event", FIELDS)
+Event = namedtuple(
+    "Event",
+    "prefix sid chain interface source destination proto sport dport flags size ttl id window seq kind code icmp_id "
+    "icmp_seq options",
+)
 
 _LETTERS = {b"SYN": "S", b"FIN": "F", b"RST": "R", b"PSH": "P", b"ACK": "A", b"URG": "U", b"ECE": "2", b"CWR": "1"}
 _LONGEST = 4096  # bytes; a line with all options is 700

@@ -57,7 +57,7 @@ def _inside(path):
     try:
         names = sorted(os.listdir(path)) if os.stat(path)[0] & 0o170000 == 0o040000 else None
     except OSError as error:
-        raise ConfigError(path, "cannot read it: error %d; it is a file or folder of Snort rules" % error.errno)
+        raise ConfigError(path, "cannot read it: error %s; it is a file or folder of Snort rules" % error.errno)
     if names is None:
         return [path]
     return [path + "/" + name for name in names if name.endswith(".rules") or name.endswith(".json")]
@@ -67,7 +67,7 @@ def _whole(rule):
     """Returns a rule of the side file with every field there and of its type."""
     if not isinstance(rule, dict):
         raise ValueError("a rule is no object")
-    made = {name: "%s" % (rule.get(name) or "") for name in ("msg", "classtype", "priority", "rev")}
+    made: dict = {name: "%s" % (rule.get(name) or "") for name in ("msg", "classtype", "priority", "rev")}
     for name in _LISTS:
         found = rule.get(name) or []
         made[name] = ["%s" % item for item in found] if isinstance(found, list) else ["%s" % found]
@@ -84,7 +84,7 @@ def described(text):
     if at < 0 or text.lstrip()[:1] == "#":
         return None
     body = text[at + 1 :].rstrip()
-    rule = {"msg": "", "classtype": "", "priority": "", "rev": "", "reference": [], "content": [], "metadata": {}}
+    rule: dict = {"msg": "", "classtype": "", "priority": "", "rev": "", "reference": [], "content": [], "metadata": {}}
     rule["sid"] = 0
     for name, value in options_of((body[:-1] if body[-1:] == ")" else body) + ";"):
         if name in _LISTS:

@@ -28,6 +28,8 @@ _WIDE = "set %s is not of type hash:ip: make it with `ipset create %s hash:ip ti
 class Line(str):
     """A line that keeps its fields, for a log that is JSON."""
 
+    fields: list = []
+
 
 class Watcher:
     """One source of lines, and what is known of those who scan us; raises ConfigError for its table."""
@@ -146,8 +148,8 @@ class Watcher:
             if source.blocked - now <= _LOOK_AGAIN:
                 source.blocked = 0  # spared, perhaps, for what it was before
             if source.level >= self._log_at:
-                words = (source.level, source.packets, len(source.hosts))
-                text = "reached danger level %d (%d packets, %d hosts)" % words
+                counts = (source.level, source.packets, len(source.hosts))
+                text = "reached danger level %d (%d packets, %d hosts)" % counts
                 self._say("scan", event.source, text, level=source.level, packets=source.packets)
         act = (self._block_at and source.level >= self._block_at) or (self._end_at and source.level >= self._end_at)
         if act and source.blocked <= now:
@@ -231,7 +233,7 @@ class Watcher:
                 row["rules"] = ["%d" % sid for sid in sorted(source.sids)]
                 rows.append(row)
         blocks = [source for source in self._blocks if self._blocks[source] in self._keeper.grants.live]
-        counts = {"lines": self._lines, "packets": self._packets, "spared": self._spared}
+        counts: dict = {"lines": self._lines, "packets": self._packets, "spared": self._spared}
         counts["skipped"] = self._source.skipped
         counts.update({"device": self.describe(), "sources": rows, "blocked": blocks})
         return counts
