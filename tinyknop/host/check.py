@@ -213,12 +213,8 @@ def rc_lines(path: str) -> list[str]:
     from tinyknop import log
     from tinyknop.host import fwrequest, rcfile
 
-    def strict(level: str, text: str) -> None:
-        if level in ("warning", "error"):
-            raise ConfigError(path, text)
-
-    lines = []
-    kept, log.sink = log.sink, strict
+    lines, doubts = [], []
+    kept, log.sink = log.sink, lambda level, text: doubts.append(text)
     try:
         for name in [name for name, _ in rcfile.read(path)]:
             request = fwrequest.Request()
@@ -231,6 +227,9 @@ def rc_lines(path: str) -> list[str]:
                 lines.append("warning: [%s]: no HMAC; add HMAC_KEY_BASE64 and USE_HMAC Y" % name)
     finally:
         log.sink = kept
+    if doubts:  # fwknop makes something of it, which is hardly what was meant
+        where, _, reason = doubts[0].replace("[-] ", "").partition(": ")
+        raise ConfigError(where, reason)
     return lines
 
 
