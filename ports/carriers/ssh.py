@@ -162,8 +162,10 @@ class Carrier(dialogue.Carrier):
 
     async def stranger(self):
         """Asks the device for its host key; returns what to compare and what to type."""
-        path = "/tmp/tinyknop-" + hexlify(urandom(16)).decode()
+        folder = "/tmp/tinyknop-" + hexlify(urandom(16)).decode()  # nosec B108 # of our own: `ps` shows a file's name
+        path = folder + "/known_hosts"
         given = self.options
+        os.mkdir(*((folder,) if MICROPYTHON else (folder, 0o700)))
         argv = [given["binary"], "-T"] + self.settings(known=path) + self.way()
         await run(argv + ["-l", given["user"] or "nobody", "-p", given["port"], "--", given["host"]], b"", 15, 0)
         try:
@@ -172,6 +174,7 @@ class Carrier(dialogue.Carrier):
             os.remove(path)
         except OSError:
             keys = []
+        os.rmdir(folder)
         keys = [key for key in keys if len(key) == 3 and key[0] == self.known_as()]
         if not keys:
             return "the host key of %s, or of the jump host, is not in %s" % (self.known_as(), given["known_hosts"])
