@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.request
 
 import pytest
@@ -146,12 +147,21 @@ def test_unknown_setting_of_a_target_names_its_line(home, capsys):
 
 def test_own_address_is_asked_for(key, capsys, monkeypatch):
     answers = []
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(answers.pop()))
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", lambda *_, **__: io.BytesIO(answers.pop()))
     answers.append(b"192.0.2.99\n")
     assert dry(capsys, "gate", "-A", "tcp/22", "-k", key, "-R").message == "192.0.2.99,tcp/22"
     for wrong in (b"<html>", b"", b"\xff\xfe"):
         answers.append(wrong)
         assert "did not answer with an address" in failed(capsys, "gate", "-A", "tcp/22", "-k", key, "-R")
+
+
+def test_a_redirect_to_http_is_not_followed(monkeypatch):
+    """Else who sits on the way could choose the address that the knock opens for."""
+    answer = urllib.request.addinfourl(io.BytesIO(), {"location": "http://127.0.0.1:1/ip"}, "https://127.0.0.1/", 302)
+    answer.msg = "Found"
+    monkeypatch.setattr(urllib.request.HTTPSHandler, "https_open", lambda *_: answer)
+    with pytest.raises(urllib.error.URLError, match="unknown url type: http"):
+        knock.https_only().open("https://127.0.0.1/ip")
 
 
 def test_failure_to_ask_for_the_own_address_is_one_line(key, capsys):

@@ -17,6 +17,7 @@ from tinyknop.host import toml
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+    from urllib.request import OpenerDirector
 
     from tinyknop.client import Target
 
@@ -130,12 +131,12 @@ def _own_name() -> str:
 def resolve(url: str) -> str:
     """Returns the address that a web page says we have; raises ConfigError."""
     from urllib.error import URLError
-    from urllib.request import Request, urlopen
+    from urllib.request import Request
 
     if not url.startswith("https://"):
         raise ConfigError("--resolve-url", "%s is not an https:// address: anybody on the way could choose it" % url)
     try:
-        with urlopen(Request(url, headers={"User-Agent": "tinyknop"}), timeout=RESOLVE_S) as answer:
+        with https_only().open(Request(url, headers={"User-Agent": "tinyknop"}), timeout=RESOLVE_S) as answer:
             text = answer.read(200).decode("ascii", "replace").strip()
     except (URLError, OSError, ValueError) as error:
         raise ConfigError(url, "cannot ask for our address (%s): give it with -a" % error) from None
@@ -144,6 +145,17 @@ def resolve(url: str) -> str:
     except ValueError:
         raise ConfigError(url, "did not answer with an address: give it with -a, or another --resolve-url") from None
     return address
+
+
+def https_only() -> OpenerDirector:
+    """Returns an opener for https:// alone: urllib's own follows a redirect to http://, where anybody could answer."""
+    from urllib import request
+
+    opener = request.OpenerDirector()
+    for name in "Proxy HTTPS HTTPRedirect HTTPDefaultError Unknown".split():
+        opener.add_handler(getattr(request, name + "Handler")())
+    opener.add_handler(request.HTTPErrorProcessor())
+    return opener
 
 
 def patience(options: argparse.Namespace, target: Target) -> int | None:
