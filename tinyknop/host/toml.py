@@ -13,7 +13,10 @@ from tinyknop.errors import ConfigError
 try:
     import tomllib
 except ImportError:  # below Python 3.11
-    import tomli as tomllib  # type: ignore[no-redef]  # one of the two is there
+    try:
+        import tomli as tomllib  # type: ignore[no-redef]  # one of the two is there
+    except ImportError:
+        tomllib = None  # type: ignore[assignment]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,6 +169,8 @@ class Document:
     def __init__(self, path: str) -> None:
         self.path = path
         text = _read(path)
+        if tomllib is None:
+            raise ConfigError(path, "TOML needs Python 3.11, or `pip install tomli`; a JSON file needs neither")
         try:
             self.data = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
