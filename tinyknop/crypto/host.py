@@ -4,7 +4,7 @@ import hashlib
 from _operator import _compare_digest as equal  # noqa: F401  (part of the interface; hmac would cost an import)
 
 _BLOCKS = {"sha384": 128, "sha512": 128, "sha3_256": 136, "sha3_512": 72}
-_found = []  # what `_aes` returns, once it was asked
+_found: list = []  # what `_aes` returns, once it was asked
 _INNER = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER = bytes(byte ^ 0x5C for byte in range(256))
 

@@ -22,11 +22,9 @@ except ImportError:
 
     def equal(ours, theirs):  # type: ignore[no-redef]
         """Tells whether two byte strings are the same, in a time that does not depend on where they differ."""
-        if len(ours) != len(theirs):
-            return False
-        differs = 0
-        for i in range(len(ours)):
-            differs |= ours[i] ^ theirs[i]
+        differs = len(ours) ^ len(theirs)
+        for one, other in zip(ours, theirs):
+            differs |= one ^ other
         return differs == 0
 
 
