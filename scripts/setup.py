@@ -25,7 +25,7 @@ def no_services():
     if ours:
         with open(POLICY, "w") as file:
             file.write("#!/bin/sh\nexit 101\n")
-        os.chmod(POLICY, 0o755)
+        os.chmod(POLICY, 0o755)  # nosec B103 # a program that everybody may run
     try:
         yield
     finally:
@@ -37,7 +37,7 @@ def install(packages):
     """Installs Debian packages; returns whether that worked."""
     print("setup: installing " + " ".join(packages), flush=True)
     env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    subprocess.run(["apt-get", "-qq", "update"], env=env, check=False)
+    subprocess.run(["apt-get", "-qq", "update"], env=env, check=False)  # nosec B607 # root's own PATH
     argv = ["apt-get", "-qq", "-y", "-o", "Dpkg::Use-Pty=0", "install", "--no-install-recommends"]
     with no_services():
         return subprocess.run(argv + packages, env=env, stdout=subprocess.DEVNULL).returncode == 0
@@ -54,8 +54,11 @@ def system_packages(wanted):
 
 def stamp(mode):
     """Returns (path, text) of the note in .venv that says what was installed there last."""
-    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
-        state = hashlib.sha256(file.read() + ROOT.encode() + sys.version.encode()).hexdigest()
+    asked = b""
+    for name in ("pyproject.toml", "constraints.txt"):
+        with open(os.path.join(ROOT, name), "rb") as file:
+            asked += file.read()
+    state = hashlib.sha256(asked + ROOT.encode() + sys.version.encode()).hexdigest()
     return os.path.join(VENV, "ready-for-" + mode), state
 
 
@@ -68,8 +71,12 @@ def up_to_date(mode):
 
 
 def pip(*what):
-    argv = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what]
-    return subprocess.run(argv, cwd=ROOT).returncode == 0
+    """Installs in the versions of constraints.txt, or where they cannot be had in others; returns whether it worked."""
+    argv = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    if subprocess.run([*argv, "-c", "constraints.txt", *what], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0:
+        return True
+    print("setup: not all versions of constraints.txt are to be had here: taking what pyproject.toml allows")
+    return subprocess.run([*argv, *what], cwd=ROOT).returncode == 0
 
 
 def make_venv():
