@@ -25,8 +25,14 @@ test-mpy: env stage  ## the core's tests on MicroPython, without its hashes and 
 test-net: env  ## only the tests against real peers, in network namespaces
 	$(PY) -m pytest tests/real
 
-lint: env  ## linter, formatter (check only), type checker
+lint: env  ## linter, formatter (check only), type checker, scan for insecure calls
 	$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+	$(PY) -m bandit -q -c pyproject.toml -r tinyknop ports scripts boards
+
+# In an environment of its own: pip-audit brings what no test needs.
+audit: env  ## look the versions of constraints.txt up among known vulnerabilities (asks PyPI)
+	$(PY) -m venv build/audit && build/audit/bin/pip install -q pip-audit
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
 stage:  ## build/stage: the tree as MicroPython gets it
 	@python3 scripts/stage.py
@@ -53,4 +59,4 @@ clean:  ## remove what was built, the environment too
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help env demo test test-mpy test-net lint stage man package board deb bench soak clean
+.PHONY: help env demo test test-mpy test-net lint audit stage man package board deb bench soak clean

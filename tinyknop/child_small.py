@@ -74,16 +74,19 @@ def _there(argv):
     return _shell
 
 
+_ELSE = "/tmp"  # nosec B108 # mkdir makes a new folder there, or fails
+
+
 class _Shell:
     """The shell, a folder with its fifos in it, and the runs that are under way."""
 
     def __init__(self):
-        self.folder = (os.getenv("TMPDIR") or "/tmp") + "/tinyknop." + hexlify(compat.urandom(12)).decode()
+        self.folder = (os.getenv("TMPDIR") or _ELSE) + "/tinyknop." + hexlify(compat.urandom(12)).decode()
         quoted = "'%s'" % self.folder
         if (
             not compat.only_in(self.folder.encode(), _SAFE)
-            or os.system("umask 077; mkdir %s && mkfifo %s/fifo %s/words" % (quoted, quoted, quoted))
-            or os.system("umask 077; " + _SHELL % (self.folder, self.folder))
+            or os.system("umask 077; mkdir %s && mkfifo %s/fifo %s/words" % (quoted, quoted, quoted))  # nosec B605
+            or os.system("umask 077; " + _SHELL % (self.folder, self.folder))  # nosec B605 # _SAFE letters only
         ):
             raise OSError(errno.EACCES)
         # For reading and writing: neither waits for a peer. The shell was forked before and holds no end of ours.

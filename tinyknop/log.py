@@ -17,7 +17,7 @@ def _say(level, text, values):
     text = text % values if values else text
     try:
         sink(level, text)
-    except Exception:  # a full disk, or nobody reads on: what runs must not end for want of a witness
+    except Exception:  # nosec B110 # a full disk, or nobody reads on: what runs must not end for want of a witness
         pass
 
 

@@ -46,7 +46,7 @@ SHELL = Profile(
     spaced=True,
     inside=(),
     answers=(("press Enter to activate this console.", "\n"),),  # OpenWrt's
-    shell=True,
+    shell=True,  # nosec B604 # a field of ours: the device speaks a shell's language
 )
 
 

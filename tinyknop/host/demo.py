@@ -341,7 +341,8 @@ def main(argv: list[str]) -> int:
         lines = lines or ["the demo needs network namespaces: run it as root, or allow user namespaces"]
         print("\n".join(lines), file=sys.stderr)
         return 1
-    os.execvp("unshare", ["unshare"] + flags + ["--", sys.executable, "-m", "tinyknop.host.demo", "--inside"])
+    again = [sys.executable, "-m", "tinyknop.host.demo", "--inside"]
+    os.execvp("unshare", ["unshare"] + flags + ["--"] + again)  # nosec B607 # the caller's own PATH
 
 
 if __name__ == "__main__":
