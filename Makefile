@@ -34,6 +34,9 @@ audit: env  ## look the versions of constraints.txt up among known vulnerabiliti
 	$(PY) -m venv build/audit && build/audit/bin/pip install -q pip-audit
 	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r constraints.txt
 
+coverage: env  ## which lines and functions no test reaches, child processes included (half an hour)
+	$(PY) scripts/covered.py
+
 stage:  ## build/stage: the tree as MicroPython gets it
 	@python3 scripts/stage.py
 
@@ -59,4 +62,4 @@ clean:  ## remove what was built, the environment too
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help env demo test test-mpy test-net lint audit stage man package board deb bench soak clean
+.PHONY: help env demo test test-mpy test-net lint audit coverage stage man package board deb bench soak clean
