@@ -23,6 +23,8 @@ _RANK = {stage: rank for rank, stage in enumerate(STAGES)}
 
 SHORTEST, LONGEST = 140, 1500  # bytes; fwknopd drops anything else unread
 _PREFIXED = PREFIX[:1] + GPG_PREFIX[:1]
+# What ends the search: a grant, and what the replay store says; the digest that it refused is no other stanza's either.
+_FINAL = (None, "replay", "clock", "full")
 
 # source and destination are packed addresses, proto is the IP protocol's number.
 Datagram = namedtuple("Datagram", "payload source sport destination dport proto")
@@ -69,7 +71,7 @@ class _Family:
             last = kind
         # The states of the HMAC are made here, once; None where a packet of this family carries none.
         self.mac = None if keys.hmac_key is None else crypto.mac(keys.hmac, keys.hmac_key)
-        self.mac_length, self.padding = keys.hmac_length, b"=" * (-keys.hmac_length % 4)
+        self.mac_length = keys.hmac_length
         if keys.hmac_key is not None and len(keys.hmac_key) > LONGEST_HMAC_KEY:
             self.mac = _never
         self.demands = all([s.require_hint for s in stanzas])
@@ -133,12 +135,13 @@ def _families(stanzas):
     """Returns the families of some stanzas, in file order."""
     # One HMAC key is one family. Without it a packet can be for two stanzas that share the encryption key, or have GPG.
     gpg = [s.keys.key for s in stanzas if s.keys.hmac_key is None and s.gpg is not None]
-    found, order = {}, []
+    found: dict = {}
+    order = []
     for stanza in stanzas:
         keys = stanza.keys
         same = (keys.hmac, keys.hmac_key)
         if keys.hmac_key is None:
-            same = "gpg" if stanza.gpg is not None or keys.key in gpg else keys.key
+            same = (None, None if keys.key in gpg else keys.key)  # all that share a key with one for GPG are one, too
         if same not in found:
             found[same] = []
             order.append(found[same])
@@ -158,7 +161,7 @@ class _Near:
             free = 8 * len(base) - bits
             table = self._tables.setdefault((len(base), free), {})
             there = table.setdefault(int.from_bytes(base, "big") >> free, [])
-            if family not in there[-1:]:
+            if there[-1:] != [family]:
                 there.append(family)
 
     def lists(self, address):
@@ -190,7 +193,7 @@ def _later(one, other):
 class Gate:
     """Judges datagrams against stanzas; keeps the families used last in front.
 
-    `hints` is the table of hints, None where no stanza has any; `only_hinted`: every stanza requires one.
+    `hints` is the table of hints; `only_hinted`: every stanza requires one.
     """
 
     def __init__(self, stanzas, settings):
@@ -216,7 +219,7 @@ class Gate:
             else:
                 self._near = self._near or _Near()
                 self._near.add(networks, family)
-        self.hints = Hints(owners) if owners else None
+        self.hints = Hints(owners)
         # One family without demands is tried at once.
         self._looks = bool(owners) and (len(families) > 1 or any([s.require_hint for s in stanzas]))
         self.only_hinted = self._demanding and not self._anywhere and self._near is None
@@ -229,7 +232,7 @@ class Gate:
 
     def words(self, now):
         """Returns `Hints.words`, () where no stanza has hints; see `only_hinted` whether other packets are junk."""
-        return self.hints.words(now) if self.hints else ()
+        return self.hints.words(now) or ()
 
     def judge(self, datagram, now, seen, opened=None):
         """Returns the Decision on a Datagram at the wall-clock second `now`.
@@ -253,12 +256,12 @@ class Gate:
         if payload[0] in _PREFIXED:
             if payload.startswith(PREFIX) or (length > GPG_LENGTH and payload.startswith(GPG_PREFIX)):
                 return _PREFIX
-        hits = ()
+        hits = None
         if self._looks:
             hints = self.hints
             if not hints.since <= now < hints.until:
                 hints.advance(now)
-            hits = hints.table.get(payload[PLACE : PLACE + 4], ())
+            hits = hints.table.get(payload[PLACE : PLACE + 4])
             if self.only_hinted and not hits:
                 return _HINT
         if not only_in(payload, BASE64):
@@ -275,14 +278,14 @@ class Gate:
         payload, length = datagram[0], len(datagram[0])
         long = length >= GPG_LENGTH
         refused = _HINT if self._demanding and not hits else _SOURCE
-        missed = matched = False
+        missed = False
         tail, text, wanted, equal = -1, b"", b"", crypto.equal
         for families in self._lists_for(datagram, hits):
             hinted = families is hits
-            plain = -1 if hinted or long else tail
+            quick = not hinted and not long
             for family in families:
                 # The work of every bogus packet and family: one HMAC, one comparison in constant time.
-                holds = family.plain == plain
+                holds = quick and family.plain == tail
                 if holds and not equal(family.mac(text), wanted):
                     missed = True
                     continue
@@ -292,18 +295,16 @@ class Gate:
                     continue
                 if family.mac_length != tail:
                     tail = family.mac_length
-                    plain = -1 if hinted or long else tail
                     text = (GPG_PREFIX if long else PREFIX) + payload[: length - tail]
-                    wanted = a2b_base64(payload[length - tail :] + family.padding)
+                    wanted = a2b_base64(payload[length - tail :] + b"==")  # more of it does no harm
                 if family.mac is not None:
                     # A second spelling of the HMAC would have another digest, and be no replay.
                     holds = holds or equal(family.mac(text), wanted)
-                    if matched or not holds or to_base64(wanted) != payload[length - tail :]:
+                    if not holds or to_base64(wanted) != payload[length - tail :]:
                         missed = True
                         continue
-                    matched = True  # no other HMAC can hold as well, but stanzas without one may still grant
                 decision = self._read(usable, text, datagram, forwarded, now, seen, opened)
-                if decision.stage in (None, "replay"):
+                if decision.stage in _FINAL:
                     if not hinted:
                         families.remove(family)
                         families.insert(0, family)
@@ -316,7 +317,7 @@ class Gate:
         refused = _SOURCE
         for group, stanzas in usable:
             decision = self._try(group, stanzas, text, datagram, forwarded, now, seen, opened)
-            if decision.stage in (None, "replay"):
+            if decision.stage in _FINAL:
                 return decision
             refused = _later(refused, decision)
         return refused

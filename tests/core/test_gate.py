@@ -1,9 +1,10 @@
 """The judgement, without sockets: which stanza grants, and at which stage everything else is refused."""
 
-from tinyknop import Keys, Packet, seal
+from tinyknop import Keys, Packet, crypto, net, seal
 from tinyknop.errors import Rejected
 from tinyknop.gate import STAGES, Command, Datagram, Gate
 from tinyknop.grants import Nat
+from tinyknop.hints import hint
 from tinyknop.spa import BASE64, compose, to_base64
 
 NOW = 1700000000
@@ -41,13 +42,25 @@ class Seen:
     """A replay store in memory."""
 
     def __init__(self):
-        self.digests = []
+        self.digests, self.rows = [], []
 
     def known(self, digest):
         return digest in self.digests
 
     def add(self, digest, datagram, stamp, now):
         self.digests.append(digest)
+        self.rows.append((datagram, stamp, now))
+
+
+class Refusing(Seen):
+    """One that refuses at a stage, as a store does that is full or whose clock is behind."""
+
+    def __init__(self, stage):
+        super().__init__()
+        self.stage = stage
+
+    def add(self, digest, datagram, stamp, now):
+        raise Rejected(self.stage, "no")
 
 
 def knock(message="192.0.2.7,tcp/22", keys=KEYS, **fields):
@@ -159,12 +172,12 @@ def test_what_fails_the_hmac_leaves_no_digest():
     assert seen.digests == []
 
 
-def test_a_store_that_refuses_stops_the_knock():
-    class Full(Seen):
-        def add(self, digest, datagram, stamp, now):
-            raise Rejected("full", "no room")
-
-    assert judge(knock(), seen=Full()).stage == "full"
+def test_a_store_that_refuses_stops_the_knock_for_every_stanza_that_can_read_it():
+    bare = Keys(b"an encryption key")
+    for keys in (KEYS, bare):
+        stanzas = [Stanza(keys=keys), Stanza(keys=keys, gpg="ring", name="bob")]
+        for stage in ("full", "clock", "replay"):
+            assert judge(knock(keys=keys), *stanzas, seen=Refusing(stage)).stage == stage
 
 
 def test_no_address_means_the_packets_own_source_ipv6_too():
@@ -462,3 +475,284 @@ def test_the_outcome_is_that_of_the_files_order_whatever_came_before():
             decision = ask(gate, payload, source)
             found = (None if decision.stage else decision.stanza.name, decision.stage)
             assert found == in_file_order(stanzas, payload, source), [s.__dict__ for s in stanzas]
+
+
+def gram_of(payload, source=b"\xc0\x00\x02\x63"):
+    return Datagram(payload, source, 5, b"\x0a\x00\x00\x01", 62201, 17)
+
+
+def counted(gate):
+    """Has a gate's families write down whose HMAC is computed, and who is asked what it can use; returns both lists."""
+    macs, asked = [], []
+
+    def watched(family):
+        name, mac, usable = family.groups[0].stanzas[0].name, family.mac, family.usable
+        family.mac = lambda text: macs.append(name) or mac(text)
+        family.usable = lambda *words: asked.append(name) or usable(*words)
+
+    for family in gate._anywhere:
+        watched(family)
+    return macs, asked
+
+
+def three(**more):
+    return [Stanza(name="u%d" % i, keys=Keys(b"k%d" % i, b"h%d" % i), **more) for i in range(3)]
+
+
+def test_what_the_sizes_and_prefixes_are_to_the_byte():
+    for length in (140, 1500):
+        assert judge(b"8" * length).stage in ("hmac", "length")
+    assert judge(b"hQ" + b"A" * 398).stage == judge(b"8" * 400).stage == "length"
+    assert judge(b"hQ" + b"A" * 397).stage == judge(b"8" * 399).stage == "hmac"
+    assert judge(b"hQ" + b"A" * 399).stage == "prefix"
+
+
+def test_exactly_four_hundred_characters_are_for_gpg():
+    keys = Keys(None, b"an hmac key")
+    text = to_base64(b"\x85\x01" + bytes(267))  # the HMAC takes 43 of the 400, and hQ is not sent
+    payload = text[2:] + keys.mac(text)
+    assert len(payload) == 400
+    assert judge(payload, Stanza(gpg="ring", keys=keys)).pending.message == b"\x85\x01" + bytes(267)
+
+
+def test_a_decision_names_its_stanza_and_packet_as_far_as_they_are_known():
+    granted = judge(knock())
+    assert (granted.stanza.name, granted.packet.username, granted.reason) == ("alice", "alice", None)
+    command = judge(knock("0.0.0.0,id", message_type=0), Stanza(cmd_exec=True))
+    assert (command.stanza.name, command.packet.message) == ("alice", "0.0.0.0,id")
+    refused = judge(knock(), Stanza(require_user="bob"))
+    assert (refused.stanza.name, refused.packet.username) == ("alice", "alice")
+    assert refused.reason == "the user name is not the one that the stanza requires"
+    unread = judge(knock(), Stanza(keys=Keys(b"wrong", b"an hmac key")))
+    assert (unread.stanza.name, unread.packet) == ("alice", None)
+    assert unread.reason == "what comes out is not an SPA message: another key or mode"
+    pending = judge(sealed_by_gpg(KEYS)[1], Stanza(gpg="ring"))
+    assert (pending.stanza.name, pending.packet) == ("alice", None)
+
+
+def test_of_two_stanzas_that_refuse_at_the_same_stage_the_later_is_named():
+    one, two = Stanza(name="one", open_ports=()), Stanza(name="two", open_ports=())
+    assert judge(knock(), one, two).stanza.name == "two"
+
+
+def test_a_packet_of_the_wrong_length_is_told_what_it_would_be_for():
+    payload = sealed_by_gpg(KEYS)[1]
+    for more in ({}, {"expires": NOW + 9}):  # with and without what can be decided beforehand
+        assert "are taken for GPG" in judge(payload, Stanza(**more)).reason
+        gpg = Stanza(gpg="ring", keys=Keys(None, b"an hmac key"), **more)
+        assert "are not GPG" in judge(knock(), gpg).reason
+
+
+def test_the_store_gets_the_datagram_the_stamp_and_the_clock():
+    seen = Seen()
+    payload = knock(timestamp=NOW - 7)
+    assert judge(payload, seen=seen).grant
+    assert seen.rows == [(gram_of(payload), NOW - 7, NOW)]
+    assert seen.digests == [crypto.digest("sha256", payload)]
+
+
+class Web(Settings):
+    http = True
+
+
+def get(payload, *headers):
+    spelt = payload.replace(b"+", b"-").replace(b"/", b"_")
+    return b"\r\n".join((b"GET /" + spelt + b" HTTP/1.0", b"User-Agent: Fwknop/2.6.10") + headers) + b"\r\n\r\n"
+
+
+def test_a_knock_over_http_is_stored_as_the_packet_that_it_carries():
+    payload, seen = knock(), Seen()
+    assert judge(get(payload), settings=Web, seen=seen).grant
+    assert seen.rows == [(gram_of(payload), NOW, NOW)]
+    assert judge(payload, settings=Web, seen=seen).stage == "replay"
+
+
+def test_what_http_carries_has_no_prefix_either():
+    assert judge(get(b"hQ" + b"A" * 400), settings=Web).stage == "prefix"
+    assert judge(get(b"hQ" + b"A" * 200), settings=Web).stage == "hmac"
+    assert judge(b"GET /" + b"A" * 200, settings=Web).reason == "not the user agent Fwknop"
+
+
+def test_a_trusted_proxys_word_is_the_source_of_a_knock_without_an_address():
+    class Proxied(Web):
+        forwarded_for, proxies = True, (NET,)
+
+    for message in ("0.0.0.0,tcp/22", "0.0.0.0,id"):
+        request = get(knock(message, message_type=int(message.endswith("22"))), b"X-Forwarded-For: 203.0.113.9")
+        found = judge(request, Stanza(cmd_exec=True), settings=Proxied)
+        assert (found.grant or found.command).source == "203.0.113.9"
+        found = judge(request, Stanza(cmd_exec=True), settings=Proxied, source=b"\x0a\0\0\1")
+        assert (found.grant or found.command).source == "10.0.0.1"  # nobody that is trusted says so
+
+
+def test_an_ipv6_address_in_a_message_is_taken_from_either_kind():
+    message = "2001:db8::7,tcp/22"
+    assert judge(knock(message)).grant.source == "2001:db8::7"
+    stanza = Stanza(gpg="ring", keys=Keys(None, b"an hmac key"))
+    gate, gram = Gate((stanza,), Settings), gram_of(sealed_by_gpg(stanza.keys)[1])
+    group = gate.judge(gram, NOW, Seen()).pending.group
+    plain = compose(Packet(message=message, username="alice", timestamp=NOW), "sha256")
+    assert gate.judge(gram, NOW, Seen(), [(group, plain, None)]).grant.source == "2001:db8::7"
+
+
+def test_a_gpg_text_is_new_for_each_of_its_own_and_stored_under_a_digest_that_lasts():
+    stanza = Stanza(gpg="ring", keys=Keys(None, None))
+    gate, seen = Gate((stanza,), Settings), Seen()
+    for byte in (b"\1", b"\2"):
+        plain = compose(Packet(message="192.0.2.7,tcp/22", username="alice", timestamp=NOW), "sha256")
+        gram = gram_of(sealed_by_gpg(stanza.keys, byte)[1])
+        group = gate.judge(gram, NOW, seen).pending.group
+        assert gate.judge(gram, NOW, seen, [(group, plain, None)]).grant
+        # What an older version stored has to stay known.
+        assert crypto.digest("sha256", b"gpg" + plain) in seen.digests
+
+
+def test_a_second_spelling_of_a_gpg_message_is_told_as_such():
+    stanza = Stanza(gpg="ring", keys=Keys(None, None))
+    payload = sealed_by_gpg(stanza.keys, b"\x01")[1]
+    other = payload[:-1] + (b"B" if payload[-1:] != b"B" else b"C")
+    assert judge(other, stanza).reason == "base64 with spare bits set"
+
+
+def test_stanzas_that_share_all_their_keys_have_a_message_opened_once():
+    keys = Keys(None, b"an hmac key")
+    one, two = Stanza(gpg="ring", keys=keys, require_user="bob"), Stanza(gpg="ring", keys=keys, name="two")
+    gate, gram = Gate((one, two), Settings), gram_of(sealed_by_gpg(keys)[1])
+    pending = gate.judge(gram, NOW, Seen()).pending
+    assert [s.name for s in pending.group.stanzas] == ["alice", "two"]
+    plain = compose(Packet(message="192.0.2.7,tcp/22", username="alice", timestamp=NOW), "sha256")
+    assert gate.judge(gram, NOW, Seen(), [(pending.group, plain, None)]).grant.stanza == "two"
+
+
+def test_the_longest_hmac_key_is_a_key():
+    keys = Keys(b"k", b"h" * 136)
+    assert judge(knock(keys=keys), Stanza(keys=keys)).grant
+
+
+def test_a_bogus_packet_costs_one_hmac_a_stanza_and_nothing_else():
+    gate = Gate(three(), Settings)
+    macs, asked = counted(gate)
+    for family in gate._anywhere:
+        assert family.usable(gram_of(b"8" * 200), NOW, False, False) is family.fixed[False]
+    macs[:], asked[:] = [], []
+    assert ask(gate, b"8" * 200, bytes(4)).stage == "hmac"
+    assert (macs, asked) == (["u0", "u1", "u2"], ["u0"])
+
+
+def test_no_hmac_is_computed_for_those_that_cannot_use_a_packet():
+    stanzas = three()
+    stanzas[1].keys, stanzas[1].gpg = Keys(None, b"h1"), "ring"
+    gate = Gate(stanzas, Settings)
+    macs, asked = counted(gate)
+    assert ask(gate, b"8" * 200, bytes(4)).stage == "hmac" and macs == ["u0", "u2"]
+    macs[:] = []
+    assert ask(gate, b"8" * 400, bytes(4)).stage == "hmac" and macs == ["u1"]
+
+
+def test_the_third_stanza_is_tried_when_two_have_another_hmac_key():
+    stanzas = three()
+    for stanza in stanzas:
+        assert ask(Gate(stanzas, Settings), knock(keys=stanza.keys), bytes(4)).grant.stanza == stanza.name
+
+
+def test_stanzas_of_one_key_are_found_from_the_networks_of_each():
+    inside = ((b"\x0a\0\0\0", 8),)
+    gate = Gate((Stanza(name="one", source=(NET,)), Stanza(name="two", source=inside)), Settings)
+    assert ask(gate, knock(), b"\xc0\x00\x02\x63").grant.stanza == "one"
+    assert ask(gate, knock(), b"\x0a\1\2\3").grant.stanza == "two"
+
+
+def test_a_network_that_is_named_twice_has_a_stanza_tried_once():
+    first, second = three(source=(NET, NET))[:2]
+    gate = Gate((first, second), Settings)
+    assert [len(families) for families in gate._near.lists(b"\xc0\x00\x02\x63")] == [2]
+
+
+def test_without_an_hmac_the_stanza_used_last_is_tried_first_too():
+    keys = [Keys(b"sixteen bytes %d." % i) for i in range(3)]
+    for gpg in (None, "ring"):
+        other = Stanza(name="gpg", gpg=gpg, keys=KEYS if gpg else Keys(b"yet another key."))
+        gate = Gate([Stanza(name="u%d" % i, keys=keys[i]) for i in range(3)] + [other], Settings)
+        assert len(gate._anywhere) == 4
+        assert ask(gate, knock(keys=keys[2]), bytes(4)).grant.stanza == "u2"
+        assert gate._anywhere[0].groups[0].keys is keys[2]
+
+
+def test_without_an_hmac_those_that_share_a_key_keep_the_files_order_one_with_gpg_too():
+    keys = Keys(b"sixteen bytes ok")
+    one, two = Stanza(name="one", keys=keys, open_ports=(("tcp", 22),)), Stanza(name="two", keys=keys, gpg="ring")
+    gate = Gate((one, two, Stanza(keys=Keys(b"yet another key."))), Settings)
+    for message, name in (("192.0.2.7,tcp/22", "one"), ("192.0.2.7,tcp/23", "two"), ("192.0.2.7,tcp/22", "one")):
+        assert ask(gate, knock(message, keys=keys), bytes(4)).grant.stanza == name
+
+
+def test_two_rings_of_gpg_without_an_hmac_keep_the_files_order():
+    one = Stanza(name="one", gpg="one", keys=Keys(None))
+    two = Stanza(name="two", gpg="two", keys=Keys(b"for Rijndael"))
+    gate, gram = Gate((one, two), Settings), gram_of(sealed_by_gpg(one.keys)[1])
+    plain = compose(Packet(message="192.0.2.7,tcp/22", username="alice", timestamp=NOW), "sha256")
+    opened = []
+    for made, fault in ((None, Rejected("decrypt", "no")), (plain, None)):
+        opened.append((gate.judge(gram, NOW, Seen(), list(opened)).pending.group, made, fault))
+    assert gate.judge(gram, NOW, Seen(), opened).grant.stanza == "two"
+    assert gate.judge(gram, NOW, Seen()).pending.group.gpg == "one"
+
+
+def hinted(stanza, stamp, message="192.0.2.7,tcp/22"):
+    salt = b"abcd" + hint(stanza.keys.hmac_key, stamp) + b"e"
+    return seal(Packet(message=message, username="alice", timestamp=stamp), stanza.keys, salt=salt)
+
+
+def test_a_single_stanza_is_tried_at_once_and_needs_no_table_of_hints():
+    gate = Gate((Stanza(),), Settings)
+    gate.advance(NOW)
+    assert ask(gate, knock(), bytes(4)).grant and not gate.hints.table
+    assert gate.only_hinted is False
+
+
+def test_hints_share_the_states_of_the_hmac_where_it_is_theirs():
+    gate = Gate((Stanza(), Stanza(keys=Keys(b"k", b"h", hmac="sha512"))), Settings)
+    shared = [mac is family.mac for mac, (family,) in gate.hints._owners]
+    assert shared == [True, False]
+
+
+def test_of_two_stanzas_a_hint_finds_the_one_by_its_own_hmac_alone():
+    gate = Gate(three()[:2], Settings)
+    gate.advance(NOW)
+    assert len(gate.hints.table) == 12
+    for name in ("u1", "u0"):
+        stanza = [f.groups[0].stanzas[0] for f in gate._anywhere if f.groups[0].stanzas[0].name == name][0]
+        gate._anywhere.sort(key=lambda family: family.groups[0].stanzas[0].name == name)  # to be tried last
+        payload = hinted(stanza, NOW)
+        macs, asked = counted(gate)
+        assert ask(gate, payload, bytes(4)).grant.stanza == name and macs == [name]
+
+
+def test_the_table_of_hints_is_whole_in_the_first_second_of_a_slot():
+    stanzas = [Stanza(keys=Keys(b"k%d" % i, b"h%d" % i), require_hint=True) for i in range(70)]
+    gate, start = Gate(stanzas, Settings), NOW // 60 * 60
+    for now in (start, start + 60):
+        for stanza in (stanzas[0], stanzas[69]):
+            gram = gram_of(hinted(stanza, now + 120))
+            assert gate.judge(gram, now, Seen()).grant
+
+
+def test_without_its_hint_a_packet_for_others_networks_is_refused_as_one_without():
+    inside = ((b"\x0a\0\0\0", 8),)
+    one, two = three()[:2]
+    one.require_hint, two.source = True, inside
+    gate = Gate((one, two), Settings)
+    assert gate.only_hinted is False
+    assert ask(gate, knock(keys=one.keys), b"\xc0\x00\x02\x63").stage == "hint"
+    assert ask(gate, hinted(two, NOW), b"\xc0\x00\x02\x63").stage == "source"
+    assert ask(gate, hinted(one, NOW), b"\xc0\x00\x02\x63").grant
+    both = Stanza(name="both", keys=one.keys, require_hint=True, destination=(NET,))
+    assert ask(Gate((both, two), Settings), hinted(one, NOW), b"\xc0\x00\x02\x63").stage == "destination"
+
+
+def test_junk_at_a_gate_that_takes_only_hints_is_refused_as_without_one():
+    one, two = three(require_hint=True)[:2]
+    gate = Gate((one, two), Settings)
+    assert gate.only_hinted is True
+    assert judge(b"8" * 200, one, two).stage == judge(b"\n" * 200, one, two).stage == "hint"
+    assert ask(gate, hinted(two, NOW), net.packed("192.0.2.9")).grant.stanza == "u1"
