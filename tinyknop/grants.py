@@ -9,8 +9,8 @@ from collections import namedtuple
 
 # source is text, openings a tuple of (protocol, port), opened and until wall-clock seconds, nat None or a Nat;
 # destination is the address that the packet was for ("0.0.0.0" where nobody knows), sender the one it came from.
+Grant = namedtuple("Grant", ("id", "source", "openings", "opened", "until", "stanza", "nat", "destination", "sender"))
 FIELDS = ("id", "source", "openings", "opened", "until", "stanza", "nat", "destination", "sender")
-Grant = namedtuple("Grant", FIELDS)
 # Where a grant's one opening leads to. `local`: to a service of this machine; `snat`: None, "masquerade" or an address;
 # `every`: all protocols and ports; `dnat`: whether the destination is rewritten at all.
 Nat = namedtuple("Nat", "local host port snat every dnat")
@@ -72,7 +72,7 @@ def part(grant, openings):
 
 def first(items, most):
     """Returns the first `most` of some items as a list, all of them where that is None."""
-    found = []
+    found: list = []
     for item in items:
         if len(found) == most:
             break
@@ -110,8 +110,8 @@ class Ends:
 
     def due(self, now, most):
         """Returns the ids of at most so many grants whose end has come, and forgets them."""
-        found = []
-        while len(found) < most and (self.next() or now + 1) <= now:
+        found: list = []
+        while len(found) < most and self.next() is not None and self._heap[0][0] <= now:
             found.append(heapq.heappop(self._heap)[1])
             self.drop(found[-1])
         return found
@@ -163,7 +163,7 @@ class Book:
 
     def live(self):
         """Returns the grants, each with only the openings of which it is the longest holder."""
-        longest = {}
+        longest: dict = {}
         for key, holders in self._holders.items():
             best = holders[0]
             for grant in holders[1:]:

@@ -51,7 +51,7 @@ class Replay:
         """
         now, age = compat.wall(), self.max_age
         for number, line in enumerate(self._lines.read(True)):
-            line = line.rstrip(b"\n")
+            line = line.strip()
             if line.startswith(b"# tinyknop "):
                 self._remember(line)
             elif line and not line.startswith(b"#"):
@@ -75,7 +75,7 @@ class Replay:
     def _remember(self, line):
         for word in line.split()[2:]:
             name, _, value = word.partition(b"=")
-            if value and compat.only_in(value, b"0123456789"):
+            if _whole(value):
                 if name == b"floor":
                     self.floor = max(self.floor, int(value))
                 elif name == b"clock":
@@ -105,7 +105,7 @@ class Replay:
         if stamp > now + age:
             rest += b" %d" % stamp
         self._append(to_base64(digest) + b" " + rest + b"\n")
-        self._keep(digest, rest, stamp, max(2 * age, stamp + age - now))
+        self._keep(digest, rest, stamp, 2 * age)
         if now < self.clock - age:
             raise Rejected("clock", "the clock is %d s behind what it was; set it" % (self.clock - now))
         self.clock = max(self.clock, now)
@@ -156,12 +156,17 @@ def _rest(datagram, now):
     return ("%d %s %d %s %d %d" % (datagram.proto, source, datagram.sport, destination, datagram.dport, now)).encode()
 
 
+def _whole(word):
+    """Tells whether a word is a number; a longer one is a fault of the disk, and `int` may refuse it."""
+    return len(word) <= 12 and word.isdigit()
+
+
 def _parsed(line):
     """Returns (digest, arrival, stamp or 0, rest of the line), or None for a line that is no entry."""
     words = line.split()
     if len(words) not in (7, 8) or len(words[0]) != 43 or not compat.only_in(words[0], BASE64):
         return None
-    if [word for word in words[6:] if len(word) > 12 or not compat.only_in(word, b"0123456789")]:
+    if not all([_whole(word) for word in words[6:]]):
         return None
     try:
         net.packed(words[2].decode())

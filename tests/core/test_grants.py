@@ -1,6 +1,6 @@
 """Grants and books: a second knock extends, and the end of one grant never closes what another holds open."""
 
-from tinyknop.grants import Book, Ends, Grant, Grants, seconds_left
+from tinyknop.grants import Book, Ends, Grant, Grants, first, seconds_left
 
 SSH, DNS = ("tcp", 22), ("udp", 53)
 
@@ -33,6 +33,10 @@ def test_grants_of_other_sources_and_openings_get_ids_of_their_own():
     assert numbers == [1, 2, 3]
     assert grants.remove(2).openings == (SSH, DNS)
     assert grants.remove(2) is None
+    assert grants.add(grant(None, 130, (SSH, DNS))).id == 4
+    for number in (1, 3, 4):
+        grants.remove(number)
+    assert not grants.live and not grants._ids
 
 
 def test_recovered_ids_are_not_given_again():
@@ -45,7 +49,9 @@ def test_what_another_grant_holds_longer_needs_no_opening():
     book = Book()
     assert book.enter(grant(1, 150)).openings == (SSH,)
     assert book.enter(grant(2, 130)) is None
-    assert book.enter(grant(3, 160, (SSH, DNS))).openings == (SSH, DNS)
+    assert book.enter(grant(3, 150)) is None
+    assert book.enter(grant(4, 140, (SSH, DNS))).openings == (DNS,)
+    assert book.enter(grant(5, 160, (SSH, DNS))).openings == (SSH, DNS)
 
 
 def test_the_end_of_one_grant_closes_only_what_no_other_holds():
@@ -53,8 +59,9 @@ def test_the_end_of_one_grant_closes_only_what_no_other_holds():
     book.enter(grant(1, 130, (SSH, DNS)))
     book.enter(grant(2, 150))
     assert book.strike(grant(1, 130, (SSH, DNS))).openings == (DNS,)
+    assert not book.empty()
     assert book.strike(grant(2, 150)).openings == (SSH,)
-    assert book.strike(grant(2, 150)) is None
+    assert book.strike(grant(2, 150)) is None and book.empty()
 
 
 def test_live_names_each_opening_once_under_its_longest_holder():
@@ -95,3 +102,36 @@ def test_grants_end_in_their_order_a_few_at_a_time_and_not_before_an_extension()
     assert ends.next() == 20
     assert (ends.due(40, 1), ends.due(40, 9), ends.due(40, 9)) == ([2], [3], [])
     assert (ends.next(), ends.due(99, 9), ends.next()) == (50, [1, 4], None)
+
+
+def test_a_grant_that_ends_at_this_very_moment_is_due_at_any_moment_even_0():
+    for now in (0, 7):
+        ends = Ends()
+        ends.put(1, now)
+        ends.put(2, now + 1)
+        assert ends.due(now, 9) == [1] and ends.next() == now + 1
+        assert ends.due(now + 1, 9) == [2] and ends.due(now + 9, 9) == []
+        ends.drop(3)
+        assert not ends._at and not ends._heap
+
+
+def test_addresses_of_ours_are_told_apart_where_a_port_can():
+    here, there = [Grant(i, "192.0.2.7", (SSH,), 100, 130, "alice", None, "10.0.0.%d" % i, "") for i in (1, 2)]
+    book = Book(True)
+    assert book.enter(here) and book.enter(there)
+    assert book.strike(here).openings == (SSH,)
+    for book in (Book(), Book(False)):
+        assert book.enter(here) and book.enter(there) is None
+        assert book.strike(here) is None
+
+
+def test_the_first_of_some_items_are_all_where_no_number_is_said():
+    for most, found in ((2, [1, 2]), (3, [1, 2, 3]), (9, [1, 2, 3]), (None, [1, 2, 3]), (0, [])):
+        assert first((1, 2, 3), most) == found
+
+
+def test_a_grant_that_is_needed_whole_is_not_made_anew():
+    book, whole = Book(), grant(1, 130, (SSH, DNS))
+    assert book.enter(whole) is whole and book.live()[0] is whole and book.unheld(grant(2, 130)) is None
+    assert book.enter(grant(2, 130)) is None
+    assert [(one.id, one.openings) for one in book.live()] == [(1, (SSH, DNS))]  # of two ends alike the first holds
