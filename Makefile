@@ -37,6 +37,9 @@ audit: env  ## look the versions of constraints.txt up among known vulnerabiliti
 coverage: env  ## which lines and functions no test reaches, child processes included (half an hour)
 	$(PY) scripts/covered.py
 
+mutants: env  ## change the modules that decide, line by line: do the tests notice? (20 minutes, CPython >= 3.10)
+	$(PY) scripts/mutants.py
+
 stage:  ## build/stage: the tree as MicroPython gets it
 	@python3 scripts/stage.py
 
@@ -55,11 +58,12 @@ deb:  ## build/tinyknop_VERSION_all.deb, for Debian 12 and newer
 bench: env  ## measure tinyknop beside fwknopd
 	$(PY) bench/bench.py
 
-soak: env  ## the long fault and fuzz runs (hours)
+soak: env  ## the long fault, fuzz and timing runs (hours), then coverage and mutants
 	TINYKNOP_SOAK=1 $(PY) -m pytest tests
+	@$(MAKE) --no-print-directory coverage mutants
 
 clean:  ## remove what was built, the environment too
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help env demo test test-mpy test-net lint audit coverage stage man package board deb bench soak clean
+.PHONY: help env demo test test-mpy test-net lint audit coverage mutants stage man package board deb bench soak clean
