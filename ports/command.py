@@ -1,7 +1,8 @@
 """command: opens and closes by the owner's own commands. No shell: a template is split at blanks, then filled in.
 
-What a command did cannot be read back, so `sync` leaves it alone: the journal says what is open. A knock for what is
-open runs the open command again; one that fails is not repeated, as nobody knows how far it came. A failed close is.
+What a command did cannot be read back, so `sync` leaves it alone: the journal says what is open, and what has begun. A
+knock for what is open runs the open command again; one that has begun is not repeated, as nobody knows how far it came,
+not even by the next start, which runs what had not begun. A failed close is repeated.
 """
 
 from tinyknop import log

@@ -34,7 +34,7 @@ class Daemon:
         self.counters = {stage: 0 for stage in STAGES}
         self.counters["granted"] = self.counters["commands"] = 0
         # What was refused last, junk and what proved itself: (second, stage, bytes, source, name of a stanza or None).
-        self.refused = (deque((), _REFUSED), deque((), _REFUSED))
+        self.refused: tuple = (deque((), _REFUSED), deque((), _REFUSED))
         self.knocked = {}  # name of a stanza -> [second of its last knock, how many there were]
         self.captures = []
         self.started = compat.wall()

@@ -1,10 +1,13 @@
 """Grants opened and closed, on disk: one line per event, written before a port is asked and after it confirmed.
 
     open ID SOURCE OPENINGS OPENED UNTIL STANZA NAT PORTS DESTINATION SENDER
+    begun ID PORT OPENINGS
     close ID
 
-A torn last line, which a power cut leaves, is ignored. Names are percent-encoded; "-" stands for nothing. Each line
-ends in " #" and its CRC-32: one changed digit of UNTIL would be a hole for years.
+`begun` is written before a port is told what cannot be read back, as a command: a start begins what has not begun, and
+repeats nothing, unless it was asked for again by another `open`. A torn last line, which a power cut leaves, is
+ignored. Names are percent-encoded; "-" stands for nothing. Each line ends in " #" and its CRC-32: one changed digit of
+UNTIL would be a hole for years.
 """
 
 from binascii import crc32
@@ -22,12 +25,14 @@ class Journal:
 
     def __init__(self, path):
         self.path = path
+        self.begun = {}  # grant id -> {port name: tuple of the openings that have begun there}
         self._lines = Lines(path)
         self._compacts = False
 
     def load(self):
         """Returns [(grant, port names)] of the grants that were opened and not closed; raises OSError."""
-        live, known = {}, {}
+        live: dict = {}
+        known: dict = {}
         for line in self._lines.read():
             if line.endswith(b"\n"):
                 self._read(line[:-1], live, known)
@@ -42,8 +47,12 @@ class Journal:
             if words[0] == "open":
                 grant, ports = _parsed(words, known)
                 live[grant.id] = (grant, ports)
+                self.begun.pop(grant.id, None)
             elif words[0] == "close":
                 live.pop(int(words[1]), None)
+                self.begun.pop(int(words[1]), None)
+            elif words[0] == "begun":
+                self._mark(int(words[1]), _unquoted(words[2]), net.openings(words[3]))
             elif words[0]:
                 raise ValueError
         except (ValueError, IndexError):
@@ -56,7 +65,13 @@ class Journal:
 
     def renewal(self, entries):
         """Does the same a part at a time, as it is iterated over; what is opened and closed meanwhile is kept."""
-        return self._lines.renewal((_line(grant, ports) for grant, ports in entries))
+        return self._lines.renewal(self._all(entries))
+
+    def _all(self, entries):
+        for grant, ports in entries:
+            yield _line(grant, ports)
+            for name, openings in self.begun.get(grant.id, {}).items():
+                yield _begun(grant.id, name, openings)
 
     def renew(self, entries):
         """Does the same; a failure is only told, since the old file still tells all."""
@@ -83,17 +98,37 @@ class Journal:
             self._lines.append(_line(grant, ports), lasting)
         except OSError as error:
             raise Rejected("full", "the journal cannot be written: %s" % error)
+        self.begun.pop(grant.id, None)
+
+    def begins(self, number, port, openings):
+        """Writes that a port is about to begin openings of a grant; tells whether it may, which is where that was
+        written. Only a power cut can undo it, and with it what was begun on this machine.
+        """
+        written = self._append(_begun(number, port, openings))
+        if written:
+            self._mark(number, port, openings)
+        return written
+
+    def _mark(self, number, port, openings):
+        held = self.begun.setdefault(number, {})
+        held[port] = held.get(port, ()) + tuple([one for one in openings if one not in held.get(port, ())])
 
     def closed(self, number):
         """Writes that every port confirmed the close; a failure is harmless, since closing twice is."""
+        self.begun.pop(number, None)
+        self._append(_summed(b"close %d" % number))
+
+    def _append(self, line):
         try:
-            self._lines.append(_summed(b"close %d" % number))
+            self._lines.append(line)
         except OSError as error:
             log.warning("%s: cannot be written: %s", self.path, error)
+            return False
+        return True
 
     def overgrown(self, needed):
         """Tells whether to `compact` the file now, with so many grants live or owed."""
-        if self._compacts or not self._lines.overgrown(needed):
+        if self._compacts or not self._lines.overgrown(needed + len(self.begun)):
             return False
         self._compacts = True
         return True
@@ -104,7 +139,7 @@ def _line(grant, ports):
         "open",
         "%d" % grant.id,
         grant.source,
-        ",".join(["%s/%d" % opening for opening in grant.openings]),
+        _openings(grant.openings),
         "%d" % grant.opened,
         "%d" % grant.until,
         _quoted(grant.stanza),
@@ -114,6 +149,14 @@ def _line(grant, ports):
         grant.sender,
     )
     return _summed(" ".join(words).encode())
+
+
+def _openings(openings):
+    return ",".join(["%s/%d" % opening for opening in openings])
+
+
+def _begun(number, port, openings):
+    return _summed(("begun %d %s %s" % (number, _quoted(port), _openings(openings))).encode())
 
 
 def _summed(line):

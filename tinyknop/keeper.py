@@ -52,9 +52,9 @@ class Keeper:
         self.workers = {worker.name: worker for worker in made}  # before they start: a grant may end meanwhile
         for worker in made:
             live = [grant for number, grant in self.grants.live.items() if worker.name in self._names[number]]
-            await worker.start(live, self._owed_by(worker.name))
+            await worker.start(live, self._owed_by(worker.name), self._journal.begun)
         self._leaving = [name for name in self.workers if name not in asked]
-        self._journal.rewrite(self._entries())
+        self._journal.renew(self._entries())  # on a full or read-only disk what is open has to end all the same
 
     def _configured(self, name, grant):
         if name not in self._settings.ports:
@@ -127,8 +127,7 @@ class Keeper:
         grant = self.grants.add(asked)
         held = list(names) + [name for name in self._names.get(grant.id, ()) if name not in names]
         try:
-            lasting = any([self.workers[name].port.outlives_us for name in names])
-            self._journal.opened(grant, held, lasting)
+            self._journal.opened(grant, held, any([self.workers[name].port.outlives_us for name in names]))
         except Rejected:
             if len(self.grants.live) > known:
                 self.grants.remove(grant.id)
@@ -150,9 +149,13 @@ class Keeper:
             if not missing:
                 del self._together[grant.id]
 
+    def begins(self, worker, number, openings):
+        """Notes that a blind port begins openings of a grant, which no start must repeat; tells whether it may."""
+        return self._journal.begins(number, worker.name, openings)
+
     def failed(self, worker):
         """Takes back what only all ports together may hold open, and this one has not opened."""
-        if self.workers.get(worker.name) is not worker:  # one that only starts, for another configuration
+        if worker not in self.workers.values():  # one that only starts, for another configuration
             return
         for number in [number for number, names in self._together.items() if worker.name in names]:
             log.warning("port %s is down, and all ports are required: taking back grant %d", worker.name, number)
@@ -259,11 +262,10 @@ class Keeper:
             made = self._new_workers(names, settings, stanzas, carriers)
             self._leaving = []  # what was found to be kept must not go meanwhile
             try:
-                for worker in made:
-                    live = {n: grant for n, grant in self.grants.live.items() if worker.name in self._names[n]}
-                    live = {} if worker.blind else live
-                    fresh.append((worker, live))
-                    await worker.start(list(live.values()), [])
+                for one in made:
+                    live = {n: g for n, g in self.grants.live.items() if one.name in self._names[n] and not one.blind}
+                    fresh.append((one, live))
+                    await one.start(list(live.values()), [], {})
             except Exception:  # whatever it is, nothing of the new one may stay
                 await self.settle((settings, stanzas, carriers, kept, fresh), False)
                 raise
@@ -300,9 +302,10 @@ class Keeper:
             else:
                 gone.append(worker)
         if [name for name in names if names[name] != name]:
-            entries = self._entries() + list(self._together.items())
-            for _, held in entries:
+            for _, held in self._entries() + list(self._together.items()):
                 held[:] = [names.get(name, name) for name in held]
+            for number, held in self._journal.begun.items():
+                self._journal.begun[number] = {names.get(name, name): held[name] for name in held}
             self._journal.renew(self._entries())
         for worker, live in fresh:
             self.workers[worker.name] = worker

@@ -6,7 +6,7 @@ exactly what is wanted (`sync`), with back-off, until that succeeds; only then a
 
 from . import compat, log, loop
 from .errors import PortError
-from .grants import Book, seconds_left
+from .grants import Book, part, seconds_left
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1, 60  # seconds between two tries of a port that fails
 _PATIENCE = 1000  # ms that a device which outlives us gets at the start
@@ -18,7 +18,8 @@ class Worker:
     """Drives one port for its owner, the keeper.
 
     `owner.opened(worker, grant)` is called once the port opened a grant or a part of it, `owner.closed(worker, grant
-    id)` once it confirmed a close, `owner.failed(worker)` when it fails; `await owner.cut(worker, grant)` ends the
+    id)` once it confirmed a close, `owner.failed(worker)` when it fails; `owner.begins(worker, grant id, openings)`
+    tells whether a blind port may be told what it must not be told twice; `await owner.cut(worker, grant)` ends the
     connections of what was closed, where that is wanted.
     """
 
@@ -31,6 +32,7 @@ class Worker:
         self.table = table  # what it was configured with
         self._tries = {}  # id of a grant whose close failed on a blind port -> how often
         self._later = {}  # id of such a grant -> Timer of the next try
+        self._newest = {}  # id of a grant on a blind port -> {opening: what was asked last}, until its close
         self.failure = None  # the reason of the last failure, None while all is well
         self.failing_since = None  # wall-clock second
         self.heard = False  # the device has answered since we run
@@ -50,9 +52,10 @@ class Worker:
             self._lost.append(self._look)
         port.pause = self._between
 
-    async def start(self, grants, expired):
+    async def start(self, grants, expired, begun):
         """Prepares the device, takes over the journal's grants and brings the device to those that live.
 
+        `begun` tells what must not begin again on a blind port: grant id -> {port name: openings}.
         Raises PortError where a device on this machine fails; one that outlives us is tried for ever, and waited for
         no longer than a second: a dead line must not hold up all the others.
         """
@@ -62,6 +65,11 @@ class Worker:
         self._before = expired  # grants whose close the process before us owed
         if self.blind:
             self._queue.items = [(self.book.unheld(grant), grant.id) for grant in expired]
+            for grant in self.book.live():
+                held = begun.get(grant.id, {}).get(self.name, ())
+                left = [opening for opening in grant.openings if opening not in held]
+                if left:
+                    self._want(part(grant, left))
             for grant in grants + expired:
                 self._outlived(grant)
         if self.port.outlives_us:
@@ -117,7 +125,12 @@ class Worker:
         """Wants a grant open, or open longer."""
         needed = self.book.enter(grant)
         if needed is not None:
-            self._queue.put((needed, None))
+            self._want(needed)
+
+    def _want(self, grant):
+        if self.blind:
+            self._newest.setdefault(grant.id, {}).update({opening: grant for opening in grant.openings})
+        self._queue.put((grant, None))
 
     def close(self, grant):
         """Wants a grant closed; what other grants hold open stays so."""
@@ -150,6 +163,7 @@ class Worker:
     def forget(self, number):
         """Lets go of a close that is owed: somebody saw to it."""
         self._owed.discard(number)
+        self._newest.pop(number, None)
         self._tries.pop(number, None)
         if number in self._later:
             self._later.pop(number).cancel()
@@ -243,7 +257,7 @@ class Worker:
 
     def _batches(self, items):
         """Yields items as they are to be said: opens or closes that follow one another together, where the port can."""
-        many = []
+        many: list = []
         for item in items:
             closing = item[1] is not None
             together = getattr(self.port, "batches" if closing else "open_all", False) and len(many) < _TOGETHER
@@ -264,7 +278,7 @@ class Worker:
             if len(pairs) > 1:
                 await self.port.open_all(pairs)
             elif pairs:
-                await self.port.open(*pairs[0])
+                await (self._begin if self.blind else self.port.open)(*pairs[0])
             for grant, left in pairs:
                 self._owner.opened(self, grant)
                 self._renew(left)
@@ -275,6 +289,17 @@ class Worker:
                 await self._owner.cut(self, grant)
             for _, number in items:
                 self._confirm(number)
+
+    async def _begin(self, grant, left):
+        """Opens on a blind port, one opening after the other: a kill then loses one at most."""
+        newest = self._newest.get(grant.id, {})
+        for opening in grant.openings:
+            # What a later knock asks for as well has still to begin when this is through.
+            if newest.get(opening) is grant:
+                del newest[opening]
+                if not self._owner.begins(self, grant.id, (opening,)):
+                    continue
+            await self.port.open(part(grant, (opening,)), left)
 
     async def _ended(self, grants, number):
         """Closes grants; tells whether that was confirmed. What fails on a blind port is tried again later."""
@@ -319,7 +344,12 @@ class Worker:
         now = compat.wall()
         live = [(grant, seconds_left(grant, now)) for grant in self.book.live()]
         # 0 seconds: a part of its last second is left.
-        await self.port.sync([(grant, max(left, 1)) for grant, left in live if left >= 0])
+        live = [(grant, max(left, 1)) for grant, left in live if left >= 0]
+        await self.port.sync(live)
+        if prepare and hasattr(self.port, "open_all") and getattr(self.port, "self_timed", False):
+            # What was extended and not told yet may be short by less than the port looks at.
+            for at in range(0, len(live), _TOGETHER):
+                await self.port.open_all(live[at : at + _TOGETHER])
         for number in owed:
             self._confirm(number)
         self._renew(max([pair[1] for pair in live] or [0]))
@@ -336,6 +366,7 @@ class Worker:
             self._foreign = loop.current().at(compat.monotonic() + pause * 1000, self.resync)
 
     def _confirm(self, number):
+        self._newest.pop(number, None)
         if number in self._owed:
             self._owed.discard(number)
             self._owner.closed(self, number)

@@ -2,6 +2,7 @@
 
 import os
 
+from tinyknop import compat, log
 from tinyknop.errors import Rejected
 from tinyknop.grants import Grant, Nat, replaced
 from tinyknop.journal import Journal
@@ -45,6 +46,54 @@ def test_closed_grants_are_gone_and_an_extension_counts():
     assert Journal(PATH).load() == [(later, ("firewall",))]
 
 
+def test_what_has_begun_is_known_to_the_next_process_until_it_is_asked_for_again_or_closed():
+    journal = fresh()
+    for number in (1, 2, 3):
+        journal.opened(replaced(ONE, id=number), ("door", "edge router"), False)
+        journal.begins(number, "edge router", OPENINGS[:1])
+    journal.begins(1, "edge router", OPENINGS[1:])
+    journal.begins(1, "edge router", OPENINGS[1:])  # twice is once
+    journal.begins(1, "door", OPENINGS)
+    journal.opened(replaced(ONE, id=2, until=140), ("door", "edge router"), False)
+    journal.closed(3)
+    wanted = {1: {"edge router": OPENINGS, "door": OPENINGS}}
+    again = Journal(PATH)
+    assert [entry[0].id for entry in again.load()] == [1, 2]
+    assert again.begun == journal.begun == wanted
+    again.rewrite(again.load())
+    last = Journal(PATH)
+    assert len(last.load()) == 2 and last.begun == wanted
+    assert read().count(b"begun") == 2
+
+
+def test_what_begins_while_the_file_is_written_anew_is_kept():
+    journal = fresh()
+    many = [replaced(ONE, id=number) for number in range(1, 2 * PART)]
+    for one in many[:3]:
+        journal.opened(one, ("door",), False)
+    journal.begins(1, "door", OPENINGS)
+    journal.begins(2, "door", OPENINGS)
+    parts = journal.renewal([(one, ("door",)) for one in many])
+    next(parts)
+    journal.begins(3, "door", OPENINGS)
+    journal.opened(replaced(ONE, until=150), ("door",), False)
+    assert len(list(parts)) >= 1
+    again = Journal(PATH)
+    assert len(again.load()) == len(many)
+    assert again.begun == {2: {"door": OPENINGS}, 3: {"door": OPENINGS}}
+
+
+def test_where_the_note_cannot_be_written_nothing_may_begin():
+    journal = Journal("no/such/directory/journal")
+    kept, log.sink = log.sink, lambda level, text: said.append(text)
+    said = []
+    try:
+        assert not journal.begins(1, "door", OPENINGS)
+    finally:
+        log.sink = kept
+    assert journal.begun == {} and len(said) == 1 and "no/such" in said[0]
+
+
 def test_a_missing_file_is_an_empty_journal():
     assert fresh().load() == []
 
@@ -65,7 +114,8 @@ def test_lines_that_are_no_event_are_ignored():
     journal = fresh()
     journal.opened(ONE, ("firewall",), False)
     with open(PATH, "ab") as file:
-        file.write(b"\xff\xfe\nopen\nopen 9 nonsense tcp/22 1 2 a - b\nclose x\nshut 1\n\n")
+        file.write(b"\xff\xfe\nopen\nbegun\nbegun 1\nbegun 1 door tcp/\nbegun x door tcp/22\n")
+        file.write(b"open 9 nonsense tcp/22 1 2 a - b\nclose x\nshut 1\n\n")
     assert Journal(PATH).load() == [(ONE, ("firewall",))]
 
 
@@ -106,6 +156,47 @@ def test_a_line_cut_short_by_a_full_disk_does_not_spoil_the_next():
     journal._lines._file = good
     journal.opened(TWO, ("firewall",), False)
     assert [entry[0].id for entry in Journal(PATH).load()] == [1, 2]
+
+
+def test_a_disk_that_takes_only_a_part_of_the_new_file_leaves_the_old_one():
+    class Nearly:
+        """A file on a disk that becomes full: the system takes what there is room for, and says how much."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, data):
+            return self.file.write(data[: len(data) // 2])
+
+        def fileno(self):
+            return self.file.fileno()
+
+        def flush(self):
+            pass
+
+        def close(self):
+            self.file.close()
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.close()
+
+    journal = fresh()
+    journal.opened(ONE, ("firewall",), False)
+    journal.opened(TWO, ("firewall",), False)
+    kept = compat.append_to
+    compat.append_to = lambda path: Nearly(kept(path))
+    try:
+        journal.rewrite([(ONE, ("firewall",)), (TWO, ("firewall",))])
+        raise AssertionError("written")
+    except OSError as error:
+        assert error.errno == 28
+    finally:
+        compat.append_to = kept
+    journal.closed(1)
+    assert Journal(PATH).load() == [(TWO, ("firewall",))]
 
 
 def test_it_says_when_it_is_worth_compacting():

@@ -264,6 +264,35 @@ def test_names_that_change_places_keep_their_workers_where_a_device_cannot_be_re
     driven(body)
 
 
+def test_a_kill_loses_no_command_that_waits_and_repeats_none_whatever_a_reload_calls_its_port():
+    async def body(one, near, far):
+        near.outlives_us = near.blind = True
+        for worker in one.workers.values():
+            worker.blind = True
+        one.open(asked(), ("near",))
+        await settled(lambda: near.held == ["192.0.2.7"])
+        swapped = another({"near": {"kind": "far"}, "far": {"kind": "near"}}, "near", "far")
+        await one.settle(await one.change(*swapped), True)
+        one.workers["far"]._task.cancel()  # the kill
+        one.open(asked("192.0.2.8"), ("far",))
+        one._journal.rewrite(one._entries())
+        near.held = []
+        again = keeper.Keeper(*(swapped + (loop.current(), Says())))
+        await again.recover()
+        await settled(lambda: near.held)
+        await loop.sleep(0.05)
+        assert near.held == ["192.0.2.8"]
+        third = keeper.Keeper(*(swapped + (loop.current(), Says())))
+        await third.recover()
+        await loop.sleep(0.05)
+        assert near.held == ["192.0.2.8"]
+        for number in list(third.grants.live):
+            third.close(number)
+        await settled(lambda: not near.held)
+
+    driven(body)
+
+
 def test_a_report_of_many_is_said_in_parts_and_is_json():
     async def body(one, near, far):
         for number in range(250):

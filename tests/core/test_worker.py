@@ -10,9 +10,14 @@ class Owner:
 
     def __init__(self):
         self.confirmed, self.begun, self.cuts, self.failures = [], [], [], 0
+        self.marks, self.full = [], False
 
     def opened(self, who, grant):
         self.begun.append(grant.id)
+
+    def begins(self, who, number, openings):
+        self.marks.append((number, openings))
+        return not self.full
 
     def closed(self, who, number):
         self.confirmed.append(number)
@@ -94,7 +99,7 @@ def test_what_is_opened_and_closed_reaches_the_device():
     device = Device()
 
     async def body(one):
-        await one.start([], [])
+        await one.start([], [], {})
         one.open(grant(1))
         await settled(one, lambda: device.held == ["192.0.2.7"])
         one.close(grant(1))
@@ -108,7 +113,7 @@ def test_a_grant_in_its_last_second_is_still_opened():
     device = Device()
 
     async def body(one):
-        await one.start([], [])
+        await one.start([], [], {})
         one.open(grant(1, until=compat.wall()))
         await settled(one, lambda: device.held == ["192.0.2.7"])
 
@@ -120,7 +125,7 @@ def test_a_close_that_fails_is_tried_until_it_succeeds():
     device = Device([None, None, None, down, down, down])
 
     async def body(one):
-        await one.start([], [])
+        await one.start([], [], {})
         one.open(grant(1))
         await settled(one, lambda: device.held)
         one.close(grant(1))
@@ -136,7 +141,7 @@ def test_a_fault_that_is_no_port_error_does_not_end_the_worker():
     device = Device([None, None, OSError(24)])
 
     async def body(one):
-        await one.start([], [])
+        await one.start([], [], {})
         one.open(grant(1))
         await settled(one, lambda: device.held == ["192.0.2.7"])
         one.close(grant(1))
@@ -150,7 +155,7 @@ def test_a_far_device_that_is_down_at_start_gets_the_journals_grants_later():
     device.held = ["198.51.100.9"]
 
     async def body(one):
-        await one.start([grant(1)], [grant(2, source="198.51.100.9")])
+        await one.start([grant(1)], [grant(2, source="198.51.100.9")], {})
         assert one.failure == "down" and one.owes() == 1
         await settled(one, lambda: one.failure is None)
 
@@ -164,7 +169,7 @@ def test_a_local_device_that_is_down_at_start_says_so():
 
     async def body(one):
         try:
-            await one.start([], [])
+            await one.start([], [], {})
         except PortError as error:
             return error.reason
         raise AssertionError("started")
@@ -182,7 +187,7 @@ def test_a_close_that_fails_on_a_blind_port_is_said_again_until_it_holds():
     device = Blind([None, None, PortError("device", "no"), OSError(12), None])
 
     async def body(one):
-        await one.start([], [])
+        await one.start([], [], {})
         one.open(grant(1))
         await settled(one, lambda: device.held)
         one.close(grant(1))
@@ -197,7 +202,7 @@ def test_a_close_that_was_owed_at_the_start_is_said_to_a_blind_port():
     device.held = ["192.0.2.7"]
 
     async def body(one):
-        await one.start([], [grant(1)])
+        await one.start([], [grant(1)], {})
         await settled(one, lambda: not one.owes())
         await one.stop(False)
 
@@ -215,7 +220,7 @@ def test_closes_go_together_where_a_port_can_do_that():
     device = Many()
 
     async def body(one):
-        await one.start([grant(n, source="192.0.2.%d" % n) for n in (1, 2, 3)], [])
+        await one.start([grant(n, source="192.0.2.%d" % n) for n in (1, 2, 3)], [], {})
         for n in (1, 2, 3):
             one.close(grant(n, source="192.0.2.%d" % n))
         await settled(one, lambda: not one.owes())
@@ -235,7 +240,7 @@ def test_what_the_process_before_us_owed_is_closed_by_name_where_the_device_is_s
     device.sync = kept
 
     async def body(one):
-        await one.start([grant(1)], [grant(2, source="198.51.100.9")])
+        await one.start([grant(1)], [grant(2, source="198.51.100.9")], {})
         await settled(one, lambda: one.failure is None)
 
     assert driven(device, body) == [2]
@@ -246,7 +251,7 @@ def test_early_close_has_the_device_told_how_long_others_still_hold_what_it_held
     device = Device()
 
     async def body(one):
-        await one.start([], [])
+        await one.start([], [], {})
         one.open(grant(1, until=compat.wall() + 300))
         one.open(grant(2, until=compat.wall() + 100))
         await settled(one, lambda: device.held)
@@ -263,11 +268,100 @@ def test_a_close_that_was_owed_at_the_start_spares_what_lives():
     device.held = ["192.0.2.7"]
 
     async def body(one):
-        await one.start([grant(2)], [grant(1, until=1700000030)])
+        await one.start([grant(2)], [grant(1, until=1700000030)], {2: {"device": SSH}})
         await settled(one, lambda: not one.owes())
         await one.stop(False)
 
     assert driven(device, body) == [1] and device.held == ["192.0.2.7"]
+
+
+BOTH = SSH + (("udp", 53),)
+
+
+def two(number, source="192.0.2.7", until=2000000000):
+    """A grant with two openings."""
+    return Grant(number, source, BOTH, 1700000000, until, "alice", None, "0.0.0.0", source)
+
+
+def test_what_the_process_before_us_had_not_begun_is_begun_and_nothing_else():
+    device = Blind()
+    begun = {1: {"device": SSH}, 2: {"other": BOTH}, 4: {"device": BOTH}}
+
+    async def body(one):
+        ports = [two(1, "192.0.2.1"), two(2, "192.0.2.2"), two(3, "192.0.2.3"), two(4, "192.0.2.4")]
+        await one.start(ports, [], begun)
+        await settled(one, lambda: len(device.held) == 5)
+        assert device.held == ["192.0.2.1"] + ["192.0.2.2"] * 2 + ["192.0.2.3"] * 2
+        assert one._owner.marks == [(1, BOTH[1:]), (2, SSH), (2, BOTH[1:]), (3, SSH), (3, BOTH[1:])]
+        await one.stop(False)
+
+    driven(device, body)
+
+
+def test_what_another_grant_has_begun_for_as_long_is_not_begun_again():
+    device = Blind()
+
+    async def body(one):
+        await one.start([grant(1), grant(2)], [], {1: {"device": SSH}})
+        one.open(grant(3, source="192.0.2.9"))
+        await settled(one, lambda: device.held)
+        assert device.held == ["192.0.2.9"]
+        await one.stop(False)
+
+    driven(device, body)
+
+
+def test_only_what_was_asked_last_counts_as_begun_and_each_opening_is_noted_before_it_is_said():
+    class Noting(Blind):
+        async def open(self, grant, seconds):
+            self.held.append((grant.openings, list(one._owner.marks)))
+
+    device, one = Noting(), None
+
+    async def body(made):
+        nonlocal one
+        one = made
+        await one.start([], [], {})
+        one.open(two(1))
+        one.open(grant(1, until=2000000001))  # another knock for a part of it, before anything was said
+        await settled(one, lambda: len(device.held) == 3)
+        await one.stop(False)
+
+    driven(device, body)
+    dns, ssh = (1, BOTH[1:]), (1, SSH)
+    assert device.held == [(SSH, []), (BOTH[1:], [dns]), (SSH, [dns, ssh])]
+
+
+def test_what_cannot_be_noted_is_not_begun_and_ends_all_the_same():
+    class Closing(Blind):
+        async def close(self, grant):
+            closed.append(grant.openings)
+
+    device, closed = Closing(), []
+
+    async def body(one):
+        one._owner.full = True
+        await one.start([], [], {})
+        one.open(two(1))
+        one.close(two(1))
+        await settled(one, lambda: not one.owes())
+        await one.stop(False)
+
+    assert driven(device, body) == [1]
+    assert device.held == [] and closed == [BOTH]
+
+
+def test_what_fails_on_a_blind_port_is_noted_once():
+    device = Blind([None, PortError("device", "no"), None, None])
+
+    async def body(one):
+        await one.start([], [], {})
+        one.open(grant(1))
+        await settled(one, lambda: device.held == ["192.0.2.7"])
+        assert one._owner.marks == [(1, SSH)]
+        await one.stop(False)
+
+    driven(device, body)
 
 
 def test_an_open_command_of_the_process_before_us_does_not_have_the_last_word():
@@ -278,7 +372,7 @@ def test_an_open_command_of_the_process_before_us_does_not_have_the_last_word():
     old = type(old)(*(old[:3] + (now - 30,) + old[4:]))
 
     async def body(one):
-        await one.start([], [old])
+        await one.start([], [old], {})
         await settled(one, lambda: not one.owes() and not device.held)
         device.held = ["192.0.2.7"]  # the command was slow
         await loop.sleep(1.4)
@@ -292,7 +386,7 @@ def test_a_close_that_is_let_go_of_is_not_said_again():
     device = Blind([None, None, PortError("device", "no")])
 
     async def body(one):
-        await one.start([], [])
+        await one.start([], [], {})
         one.open(grant(1))
         await settled(one, lambda: device.held)
         worker._FIRST_PAUSE = worker._LONGEST_PAUSE = 0.05
@@ -322,7 +416,7 @@ def test_an_opening_is_said_amidst_a_long_comparison_and_a_close_too():
     async def body(made):
         nonlocal one
         one = made
-        await one.start([], [])
+        await one.start([], [], {})
         one.open(grant(1))
         await settled(one, lambda: device.held == ["192.0.2.7"])
         one.resync()
@@ -344,10 +438,30 @@ def test_what_fails_amidst_a_comparison_is_made_good():
     async def body(made):
         nonlocal one
         one = made
-        await one.start([], [])
+        await one.start([], [], {})
         one.resync()
         await settled(one, lambda: device.held == ["192.0.2.7"] and one.failure is None)
         assert one._owner.begun == [1]
+
+    driven(device, body)
+
+
+def test_a_device_that_ends_grants_itself_is_told_their_time_anew_at_the_start():
+    class Timed(Device):
+        self_timed = True
+
+        async def open_all(self, pairs):
+            told.append([one.id for one, _ in pairs])
+
+    device, told = Timed(), []
+
+    async def body(one):
+        await one.start([grant(number, source="10.0.0.%d" % number) for number in range(1, 4)], [], {})
+        await settled(one, lambda: told)
+        one.resync()
+        await loop.sleep(0.02)
+        assert told == [[1, 2, 3]]
+        await one.stop(False)
 
     driven(device, body)
 
@@ -362,7 +476,7 @@ def test_a_burst_is_told_in_parts():
     device = Many()
 
     async def body(one):
-        await one.start([], [])
+        await one.start([], [], {})
         for number in range(2500):
             one.open(grant(number + 1, source="10.0.%d.%d" % (number >> 8, number & 255)))
         await settled(one, lambda: len(one._owner.begun) == 2500)
@@ -379,7 +493,7 @@ def test_a_worker_that_leaves_is_not_called_when_its_carrier_loses_a_session():
     device.carrier = Carrier
 
     async def body(one):
-        await one.start([], [])
+        await one.start([], [], {})
         assert len(Carrier.lost) == 1
         await one.leave()
 

@@ -43,6 +43,7 @@ CACHE += b" 17 0.0.0.0 1 10.0.0.1 62201 4000000000 4000000100\n# tinyknop floor=
 JOURNAL = b"open 1 192.0.2.7 tcp/22,udp/53 1700000000 1700000030 alice - firewall,edge%20router 10.0.0.1 192.0.2.7\n"
 JOURNAL += (
     b"open 2 2001:db8::7 tcp/22 1700000000 1700000060 #1 0,10.0.0.5,22,masquerade,0,1 firewall 0.0.0.0 ::1\nclose 1\n"
+    b"begun 2 firewall tcp/22\n"
 )
 ACCESS = b"SOURCE ANY\nKEY_BASE64 aGVsbG8=\nHMAC_KEY k\nOPEN_PORTS tcp/22, udp/53\nFW_ACCESS_TIMEOUT 30\n"
 LOG = b"Jan  1 00:00:00 host kernel: [  12.34] SID1234 ESTAB IN=eth0 OUT= MAC=01:02 SRC=192.0.2.7 DST=10.0.0.1 LEN=60 "

@@ -287,7 +287,9 @@ def journalled(data):
         assert isinstance(grants.seconds_left(grant, NOW), int) and isinstance(names, tuple)
         ledger_of.add(grant)
     book.rewrite(live)
-    assert journal.Journal(path).load() == live, "written anew it says something else"
+    again, numbers = journal.Journal(path), {grant.id for grant, _ in live}
+    assert again.load() == live, "written anew it says something else"
+    assert again.begun == {number: held for number, held in book.begun.items() if number in numbers}
 
 
 def torn(data):
