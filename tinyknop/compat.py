@@ -155,19 +155,6 @@ def read_bytes(path):
         return file.read()
 
 
-def replace(path, data):
-    """Writes a whole file so that a power cut leaves the old one or the new one, never a part."""
-    new = path + ".new"
-    try:
-        os.remove(new)
-    except OSError:
-        pass
-    with append_to(new) as file:
-        file.write(data)
-        fsync(file)
-    os.rename(new, path)
-
-
 def boot_wall():
     """Returns the wall-clock second at which this machine booted, or now where nobody knows."""
     try:

@@ -6,6 +6,7 @@ from . import compat, log
 
 # Lines; a file is worth writing anew when it has this many more than twice what it must hold. Flash has little room.
 SPARE = 100 if compat.MICROPYTHON else 1000
+_FULL = (28, "No space left on device")  # ENOSPC
 PART = 1000  # lines between two pauses of whoever writes a file anew
 
 
@@ -46,7 +47,7 @@ class Lines:
         line = b"\n" + line if self._torn else line
         self._torn = True
         if self._file.write(line) != len(line):
-            raise OSError(28)  # ENOSPC: the disk took a part of the line
+            raise OSError(*_FULL)  # the disk took a part of the line
         self._torn = False
         self._count += 1
         if self._since is not None:
@@ -64,27 +65,24 @@ class Lines:
 
         Another one that begins before this is through puts an end to it.
         """
-        since = self._since = []
-        new, path, count, part = None, self.path + ".new", 0, []
+        path, count, part = self.path + ".new", 0, []
+        new = _opened(path)
+        since: list = []
+        self._since = since
         try:
             for line in lines:
                 part.append(line)
                 count += 1
                 if count % PART == 0:
-                    new = new or _opened(path)
                     _write(new, part)
                     part = []
                     yield
                     if self._since is not since:
                         return
-            if new is None:
-                compat.replace(self.path, b"".join(part))
-            else:
-                _write(new, part + since)
-                os.rename(path, self.path)
+            _write(new, part + since)
+            os.rename(path, self.path)
         finally:
-            if new is not None:
-                new.close()
+            new.close()
             if self._since is since:
                 self._since = None
         if self._file is not None:
@@ -111,5 +109,5 @@ def _write(file, lines):
     """Writes lines that are safe from a power cut then; in parts, since a large one takes the disk long."""
     data = b"".join(lines)
     if file.write(data) != len(data):
-        raise OSError(28)  # ENOSPC
+        raise OSError(*_FULL)
     compat.fsync(file)

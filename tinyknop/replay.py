@@ -38,11 +38,17 @@ class Replay:
         self._lines = Lines(path)
 
     def load(self):
-        """Reads the file, as far as there is one, and writes it anew; raises OSError."""
+        """Reads the file, as far as there is one, and writes it anew; raises OSError where it cannot be read.
+
+        Where it cannot be written no knock is accepted, until it can.
+        """
         if self.enabled:
             self.limit = min(self.limit, compat.room(_SIZE))
             self.read()
-            self.compact()
+            try:
+                self.compact()
+            except OSError as error:
+                log.warning("%s: cannot be written anew: %s", self.path, error)
 
     def read(self):
         """Reads the file; raises OSError.

@@ -200,6 +200,27 @@ def test_a_cache_that_cannot_be_written_refuses():
     with_clocks(body)
 
 
+def test_what_cannot_be_written_anew_at_the_start_is_known_all_the_same():
+    def body(clocks):
+        store = loaded()
+        store.add(A, GRAM, clocks.now, clocks.now)
+        said, kept, log.sink = [], log.sink, lambda level, text: said.append(text)
+
+        class Full(Replay):
+            def compact(self):
+                raise OSError(30, "Read-only file system")
+
+        try:
+            again = Full(PATH)
+            again.load()
+        finally:
+            log.sink = kept
+        assert again.known(A) and len(said) == 1 and PATH in said[0]
+        assert refusal(again, B, clocks.now, clocks.now) is None  # the disk can be written again
+
+    with_clocks(body)
+
+
 def test_the_file_does_not_grow_for_ever():
     def body(clocks):
         store = loaded(max_age=1)
