@@ -269,12 +269,12 @@ class Steps:
     """Counts the calls and lines of Python that run inside it: the same on every machine, however busy."""
 
     def __enter__(self):
-        self.count = 0
+        self.count, self.before = 0, sys.gettrace()
         sys.settrace(self.trace)
         return self
 
     def __exit__(self, *_):
-        sys.settrace(None)
+        sys.settrace(self.before)  # that of coverage, which else would see nothing of all later tests
 
     def trace(self, frame, event, arg):
         self.count += 1

@@ -498,7 +498,7 @@ def test_secrets_are_asked_about_alike(sides):
 def typed_at_terminal(argv, home, answers):
     """Runs a program with a terminal of its own and types each answer when a prompt comes; returns what it showed."""
     ours_end, theirs_end = pty.openpty()
-    env = {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": ROOT, "LC_ALL": "C"}
+    env = dict(os.environ, HOME=str(home), PYTHONPATH=ROOT, LC_ALL="C")
     process = subprocess.Popen(
         argv, stdin=theirs_end, stdout=theirs_end, stderr=theirs_end, env=env, cwd=home, start_new_session=True,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
