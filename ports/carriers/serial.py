@@ -47,15 +47,17 @@ class Carrier(dialogue.Carrier):
         except ValueError as error:
             raise PortError(self.name, "%s: %s" % (self.device, error))
 
+    async def why(self, error):
+        """Returns the reason of a failed dialogue, with what may be wrong with the line where no prompt was found."""
+        said = await dialogue.Carrier.why(self, error)
+        advice = "" if self.trouble or error.stage not in ("prompt", "login") else self.advice(*self.counted)
+        return "%s (%s)" % (said, advice) if advice else said
+
     def advice(self, received, garbled):
-        """Returns what may be wrong where no prompt was found, from the bytes that came and those that are no text."""
+        """Returns what may be wrong, or "", by how many bytes came and how many of them are no text."""
         if not received:
             return SILENT % self.baud
         return GARBLED % self.baud if 4 * garbled > received else ""
-
-    def describe(self):
-        """Returns the carrier's name and line for log lines."""
-        return "%s (%s)" % (self.name, self.device)
 
 
 def _reason(error):

@@ -51,6 +51,7 @@ class Carrier(dialogue.Carrier):
                 self.wrong("carrier.%s: %s = %s: letters, digits and _.:@%%+-/ only" % (name, option, given[option]))
         self.whole("port", 1, 65535)
         self.whole("keepalive", 1, 3600)
+        self.device = "ssh " + self.known_as()
         self.terminal = not self.profile.shell
         if not self.terminal:  # a router logs an idle user out; of a shell the child notices the end by itself
             self.idle = None
@@ -190,10 +191,6 @@ class Carrier(dialogue.Carrier):
         if "Permission denied" in said:
             return "the device lets us not in: %s (key_file and user right, key allowed there?)" % said
         return said or "the session has ended"
-
-    def describe(self):
-        """Returns the carrier's name and device for log lines."""
-        return "%s (ssh %s)" % (self.name, self.known_as())
 
 
 def fingerprint(key):

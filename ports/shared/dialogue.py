@@ -80,6 +80,7 @@ class Carrier(Table):
     """
 
     outlives_us = True
+    device = ""  # what people call it
     terminal = True  # False where there is neither login nor echo nor prompt, as in ssh -T
     idle = 30000  # ms, see Console; after so many without a word the prompt is asked for. None: never
     late = 0  # seconds after which nothing that an earlier session sent can reach the device any more
@@ -252,15 +253,12 @@ class Carrier(Table):
             self._looking = False
 
     async def why(self, error):
-        """Returns the reason of a failed dialogue, for people; ssh knows more about it."""
-        if self.trouble:
-            return self.trouble
-        advice = self.advice(*self.counted) if error.stage in ("prompt", "login") else ""
-        return "%s (%s)" % (error.reason, advice) if advice else error.reason
+        """Returns the reason of a failed dialogue, for people; carriers know more about it."""
+        return self.trouble or error.reason
 
-    def advice(self, received, garbled):
-        """Returns what may be wrong where no prompt was found, from the bytes that came and those that are no text."""
-        return ""
+    def describe(self):
+        """Returns the carrier's name and device for log lines."""
+        return "%s (%s)" % (self.name, self.device)
 
     def _readable(self, line):
         try:
@@ -347,7 +345,3 @@ class Carrier(Table):
         self.console.start(compat.monotonic())  # ends a command that is under way
         if self._speaking:
             self._news.put(None)
-
-    def describe(self):
-        """Returns the carrier's name for log lines."""
-        return self.name

@@ -144,10 +144,6 @@ class Eavesdropper:
             return udp[8 : struct.unpack("!H", udp[4:6])[0]], seconds + nanoseconds / 1e9
         return None
 
-    def close(self) -> None:
-        """Stops listening."""
-        self.socket.close()
-
 
 def run(words: list[str]) -> str:
     """Runs a command to its end and returns what it printed; raises OSError with its complaint if it fails."""
