@@ -120,6 +120,13 @@ def test_without_the_anchor_start_says_what_to_write():
         assert 'anchor "fwknop"' in raised(make("fw", {"kind": "pf", "via": "pf"}, {"pf": pf}).start())
 
 
+def test_a_firewall_behind_a_session_goes_on_without_us_and_our_own_does_not():
+    for far in (False, True):
+        pf = Pfctl()
+        pf.outlives_us = far
+        assert make("fw", {"kind": "pf", "via": "pf"}, {"pf": pf}).outlives_us is far
+
+
 def test_a_name_that_cannot_be_an_anchor_is_refused():
     for options in ({"anchor": ""}, {"anchor": "a b"}, {"anchor": "x" * 64}, {"destination": "yes"}):
         table = {"kind": "pf", "via": "pf", "where": "t.toml:7"}

@@ -322,9 +322,11 @@ def test_a_misspelt_field_of_a_profile_is_an_error():
 
 def test_the_owners_own_lines():
     port, tape = made("generic", open="conf t; permit $SRC $PROTO $PORT; end", close="clear $SRC")
+    drive(port.start())
     drive(port.sync([]))
     drive(port.open(grant(openings=(SSH, DNS)), 30))
     drive(port.close(grant(source="2001:db8::7")))
+    drive(port.stop(True))
     assert tape.lines == ["conf t", "  permit 192.0.2.7 tcp 22", "  end", "conf t", "  permit 192.0.2.7 udp 53",
                           "  end", "clear 2001:db8::7"]  # fmt: skip
     assert port.blind and not port.outlives_us

@@ -151,6 +151,34 @@ def test_packet_that_was_here_is_a_replay_and_explained_further(tmp_path, monkey
     assert open(digests, "rb").read() == before
 
 
+def test_clock_that_went_back_and_a_stamp_from_before_are_told_as_the_daemon_would(tmp_path, monkeypatch, capsys):
+    path, now = written(tmp_path), wall()
+    digests = config.load(path)[0].digest_file
+    store = Replay(digests)
+    store.load()
+    datagram = explain.Datagram(b"x" * 140, bytes(4), 1, bytes(4), 62201, 17)
+    store.add(bytes(32), datagram, now + 5000, now + 5000)  # as a daemon whose clock was fast
+    store.compact()
+    before = open(digests, "rb").read()
+    ended, said = asked(monkeypatch, capsys, path, packet())
+    assert ended == 1 and "refused at clock" in said and "behind what it was" in said
+    assert open(digests, "rb").read() == before
+    ended, said = asked(monkeypatch, capsys, path, packet(timestamp=now + 4999), "--at", "%d" % (now + 5000))
+    assert ended == 0 and "takes it" in said
+
+
+def test_a_digest_cache_that_cannot_be_read_is_told_and_the_rest_explained(tmp_path, monkeypatch, capsys):
+    path = written(tmp_path)
+    pathlib.Path(config.load(path)[0].digest_file).mkdir()
+    ended, said = asked(monkeypatch, capsys, path, packet())
+    assert ended == 0 and "Is a directory: whether it is a replay is not looked at" in said
+
+
+def test_a_word_that_is_a_folder_is_refused(tmp_path, capsys):
+    assert cli.main(["tinyknop", "explain", "-c", written(tmp_path), str(tmp_path)]) == 1
+    assert "cannot be read: Is a directory" in capsys.readouterr().err
+
+
 def test_packet_may_be_text_of_many_kinds(tmp_path, monkeypatch, capsys):
     path, data = written(tmp_path), packet()
     for form in (data, data + b"\r\n", data.hex().encode(), b"\n".join([data.hex(" ").encode(), b""])):

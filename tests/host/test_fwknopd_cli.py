@@ -1,5 +1,6 @@
 """The front end's command line: what fwknopd's options do, and that none is taken and then ignored."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -259,6 +260,61 @@ def test_a_second_daemon_finds_the_pid_file_locked(tmp_path):
         child.communicate()
     assert pidfile.status(path) == (1, "No running fwknopd detected.")
     assert pidfile.kill(path)[0] == 1  # the stale id in the file is nobody's
+
+
+@pytest.fixture
+def held(tmp_path):
+    """A pid file that a process holds which does not end by SIGTERM: (path, child)."""
+    path = str(tmp_path / "pid")
+    code = "import signal, sys; from tinyknop.host import pidfile; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    code += "; f = pidfile.take(%r); print(1, flush=True); sys.stdin.read()" % path
+    words = [sys.executable, "-c", code]
+    child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+    child.stdout.readline()
+    yield path, child
+    child.kill()
+    child.communicate()
+
+
+def test_one_that_does_not_end_is_killed(held, monkeypatch):
+    path, child = held
+    monkeypatch.setattr(pidfile, "KILL_WAIT_S", 0.1)
+    assert pidfile.kill(path) == (0, "Killed fwknopd (pid=%d) via SIGKILL" % child.pid)
+    assert child.wait(10) == -signal.SIGKILL
+    assert pidfile.holder(path) is None
+
+
+def test_one_of_another_user_is_left_alone(held, monkeypatch):
+    path, child = held
+
+    def refused(pid, number):
+        assert pid == child.pid
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "kill", refused)
+    assert pidfile.kill(path) == (1, "Unable to send signal to fwknop: only its user or root may")
+    assert pidfile.restart(path) == (1, "Unable to send signal to fwknop: Operation not permitted")
+    assert pidfile.holder(path) == child.pid
+
+
+def test_one_that_ends_before_the_signal_counts_as_ended(held, monkeypatch):
+    path, child = held
+
+    def gone(pid, number):
+        raise ProcessLookupError(errno.ESRCH, "No such process")
+
+    monkeypatch.setattr(os, "kill", gone)
+    assert pidfile.kill(path) == (0, "Killed fwknopd (pid=%d)" % child.pid)
+
+
+def test_a_pid_file_that_cannot_be_one_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for path, reason in ((tmp_path / "no" / "pid", "No such file"), (tmp_path / "link", "oo many")):
+        with pytest.raises(ConfigError, match="cannot write the pid file: .*%s" % reason):
+            pidfile.take(str(path))
+    assert not (tmp_path / "elsewhere").exists()
+    with pytest.raises(ConfigError, match="cannot look at the pid file: Is a directory"):
+        pidfile.holder(str(tmp_path))
 
 
 def environment():

@@ -63,3 +63,28 @@ def test_a_try_that_failed_leaves_nothing_open(monkeypatch, capsys):
     daemon = Stand(0)
     assert outcome(monkeypatch, capsys, daemon, "open")[0] == 1
     assert daemon.closed == []  # before the knock: not ours
+
+
+NOW = {
+    "counters": {"granted": 3},
+    "captures": [{"received": 10}],
+    "ports": [{"name": "f", "failure": None}],
+    "grants": [],
+}
+SICK = [{"name": "f", "failure": "the set is full"}]
+
+
+@pytest.mark.parametrize(
+    "since, said",
+    [
+        ({"counters": {"granted": 4}, "ports": SICK}, "the daemon took it, but port f fails: the set is full"),
+        ({"counters": {"granted": 4}}, "the daemon took it and its ports work: is its rule before the one that drops?"),
+        ({"counters": {"granted": 3, "hmac": 1}, "captures": [{"received": 11}]}, "the daemon refused it at hmac: "),
+        ({"captures": [{"received": 11}]}, "the daemon heard packets, and counted none of them"),
+        ({}, "the daemon heard no packet: compare the capture's interface and port"),
+    ],
+)
+def test_what_the_daemon_knows_is_told_where_nothing_opened(monkeypatch, since, said):
+    monkeypatch.setattr(live.status, "ask", lambda path: NOW)
+    monkeypatch.setattr(live.status, "state", lambda path: dict(NOW, **since))
+    assert live.Daemon("/there").why().startswith(said)

@@ -119,3 +119,12 @@ def test_ipv6_in_a_message_is_for_those_who_ask():
         assert error.stage == "message"
     else:
         raise AssertionError("accepted")
+
+
+def test_no_text_of_keys_or_a_packet_has_a_secret_in_it():
+    """Such texts end up in logs and tracebacks."""
+    keys = Keys(b"the secret key", b"the other secret")
+    assert repr(keys) == "Keys(mode='cbc', hmac='sha256')"
+    assert repr(Keys(b"the secret key")) == "Keys(mode='cbc', hmac=None)"
+    packet = Packet("192.0.2.7,tcp/22", username="alice", timestamp=7, server_auth="crypt,secret")
+    assert "alice" in repr(packet) and "secret" not in repr(packet) and "192.0.2.7" not in repr(packet)

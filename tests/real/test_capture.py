@@ -1,5 +1,6 @@
 """The packet and udp captures between two real namespaces, and what happens to interfaces under them."""
 
+import errno
 import os
 import time
 
@@ -251,6 +252,43 @@ def test_interface_made_anew_under_another_index_is_found(watch):
     here.network.link(0, here.network.client)
     assert here.knock_arrives()
     assert here.turn(lambda: here.capture.index != index)
+
+
+def test_interface_that_goes_again_while_it_is_opened_is_tried_once_more(watch, monkeypatch):
+    here = watch(interface="eth0")
+    tries, made = [], packet.make_socket
+
+    def gone_at_first(*words):
+        tries.append(words)
+        if len(tries) == 1:
+            raise OSError(errno.ENODEV, "No such device")
+        return made(*words)
+
+    here.ip("link", "del", "eth0")
+    here.turn(lambda: False, 0.3)
+    monkeypatch.setattr(packet, "make_socket", gone_at_first)
+    here.network.link(0, here.network.client)
+    assert here.knock_arrives()
+    assert len(tries) == 2 and here.capture.failing_since is None
+
+
+@pytest.mark.parametrize(
+    "number, said",
+    [
+        (errno.EPERM, "this needs CAP_NET_RAW"),
+        (errno.ENODEV, "the interface has just gone"),
+        (errno.ENOMEM, "the filter is too long for this kernel (sysctl net.core.optmem_max)"),
+        (errno.EAFNOSUPPORT, "error 97; does this kernel have CONFIG_PACKET?"),
+    ],
+)
+def test_a_socket_that_cannot_be_had_says_what_to_do(monkeypatch, number, said):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(packet, "make_socket", refused)
+    with pytest.raises(PortError) as caught:
+        make({"interface": "any"}, print).start(Loop())
+    assert said in str(caught.value)
 
 
 def test_interface_down_at_start_is_waited_for(watch, network):

@@ -136,3 +136,52 @@ def test_a_missing_tool_is_named_with_what_to_install(tmp_path):
     )
     assert done.returncode == 1
     assert b"needs iptables" in done.stdout and b"apt install iptables\n" in done.stdout
+
+
+def stand_in(folder, name, text):
+    """Puts a shell script in the place of a program."""
+    path = folder / name
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+
+
+def outcome(folder):
+    """Runs the demo with what is in a folder before all else; returns (exit status, what it said)."""
+    if os.geteuid():
+        lacking("must be root: an ordinary user's demo does not find what is in our folder")
+    need("ip", "unshare", "iptables")
+    child, mark = start([sys.executable, "-m", "tinyknop", "demo"], PATH="%s:%s" % (folder, os.environ["PATH"]))
+    try:
+        said = child.communicate(timeout=60)[0]
+    finally:
+        child.kill()
+    assert marked(mark) == [] and places() == (set(), False)
+    return child.returncode, said
+
+
+def test_a_firewall_that_cannot_be_used_ends_it_with_the_reason(tmp_path):
+    for name in ("iptables", "iptables-nft", "iptables-legacy"):
+        stand_in(tmp_path, name, "echo no such table here; exit 3\n")
+    status, said = outcome(tmp_path)
+    assert status == 1
+    assert "WRONG: nsenter -t " in said and "no such table here" in said and "Traceback" not in said
+
+
+def test_a_daemon_that_does_not_start_shows_its_log(tmp_path):
+    """Nothing may use a set here, and iptables is gone as soon as the demo has made its own rules."""
+    stand_in(tmp_path, "ipset", "exit 1\n")
+    count = tmp_path / "count"
+    real = shutil.which("iptables")
+    text = 'echo >> %s; [ $(wc -l < %s) -gt 2 ] && echo out of order && exit 4; exec %s "$@"\n'
+    stand_in(tmp_path, "iptables", text % (count, count, real))
+    status, said = outcome(tmp_path)
+    assert status == 1
+    assert "WRONG: the daemon did not start\nthe daemon's log:\n" in said and "out of order" in said
+
+
+def test_without_ipset_it_shows_iptables_alone(tmp_path):
+    stand_in(tmp_path, "ipset", "exit 1\n")
+    status, said = outcome(tmp_path)
+    assert status == 0, said
+    assert "opens through iptables (ipset is not to be had here)" in said
+    assert "the firewall now holds: -A" in said and "timeout" not in said
