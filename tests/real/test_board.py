@@ -233,8 +233,10 @@ class Flash:
         self.cut = self.writes = 0
         self.bytes = 0
         self.safe = {}  # path -> what no power cut can take
-        for name in ("append_to", "replace", "fsync"):
+        for name in ("append_to", "fsync"):
             monkeypatch.setattr(compat, name, getattr(self, name))
+        monkeypatch.setattr(os, "rename", self.rename)
+        self.renamed = os.replace
         monkeypatch.setattr(compat, "boot_wall", lambda: compat.wall())
         monkeypatch.setattr(compat, "wall", lambda: self.clock[0])
         monkeypatch.setattr(compat, "monotonic", lambda: self.clock[1])
@@ -249,11 +251,11 @@ class Flash:
     def append_to(self, path):
         return Appended(self, path, open(path, "ab", 0))
 
-    def replace(self, path, data):
-        self.count(len(data))
-        with open(path, "wb") as file:
-            file.write(data)
-        self.safe[path] = data
+    def rename(self, old, new):
+        """Safe at once, as littlefs does it."""
+        self.count(0)
+        self.renamed(old, new)
+        self.safe[new] = self.safe.pop(old, b"")
 
     def fsync(self, file):
         self.count(0)
