@@ -81,8 +81,8 @@ def test_the_last_of_a_thousand_stanzas_is_found_as_fast_as_the_first(guarded):
     first = cpu_per_knock(guarded, daemon, range(KNOCKS), True, 11000)
     last = cpu_per_knock(guarded, daemon, range(STANZAS - KNOCKS, STANZAS), True, 12000)
     searched = cpu_per_knock(guarded, daemon, range(STANZAS - KNOCKS, STANZAS), False, 13000)
-    assert last < 1.5 * first, (first, last, searched)
-    assert searched > last + 0.4, "the search costs nothing: what was measured?"
+    assert searched > first + 0.4, "the search costs nothing: what was measured?"
+    assert last < first + (searched - first) / 2, (first, last, searched)
 
 
 def opened(network, more, options):
