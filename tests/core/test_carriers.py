@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 
 from tinyknop.ports import carrier
 from tinyknop.ports.carriers import serial, ssh
@@ -407,3 +408,41 @@ def test_a_stopped_line_is_left_alone():
         assert len(router.lines) == 1 and router.told == []
 
     router.run(body())
+
+
+class Uart:
+    """As MicroPython's on a board."""
+
+    RTS, CTS = 1, 2
+    made, ended = [], []
+
+    def __init__(self, number, **options):
+        self.made.append((number, options))
+
+    def read(self):
+        return b""
+
+    def write(self, data):
+        return None
+
+    def deinit(self):
+        self.ended.append(True)
+
+
+def test_a_boards_line_is_taken_as_configured_and_let_go():
+    class Machine:
+        UART = Uart
+
+    before = sys.modules.get("machine")
+    sys.modules["machine"] = Machine
+    try:
+        line = serial._Uart("uart:1:4:5", 9600, (True, False))
+        assert (line.read(), line.write(b"x")) == (None, 0)  # nothing is there; no room is left
+        line.close()
+    finally:
+        if before is None:
+            del sys.modules["machine"]
+        else:
+            sys.modules["machine"] = before
+    assert Uart.made == [(1, {"baudrate": 9600, "timeout": 0, "rxbuf": 1024, "tx": 4, "rx": 5, "flow": 3})]
+    assert Uart.ended == [True]

@@ -499,3 +499,36 @@ def test_a_worker_that_leaves_is_not_called_when_its_carrier_loses_a_session():
 
     driven(device, body)
     assert Carrier.lost == []
+
+
+def test_what_lasts_longer_than_the_device_can_hold_is_told_again():
+    device = Device()
+    device.longest = 1  # seconds; half of it is waited
+    told = []
+    sync = device.sync
+
+    async def counted(live):
+        told.append([pair[0].id for pair in live])
+        await sync(live)
+
+    device.sync = counted
+
+    async def body(one):
+        await one.start([], [], {})
+        one.open(grant(1))
+        await settled(one, lambda: [1] in told)
+
+    driven(device, body)
+
+
+def test_a_comparison_that_is_under_way_when_the_worker_ends_says_nothing_more():
+    device = Device()
+
+    async def body(one):
+        await one.start([], [], {})
+        await one.stop(False)
+        one.open(grant(1))
+        await device.pause()
+        assert device.held == []
+
+    driven(device, body)

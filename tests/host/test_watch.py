@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.watching import icmp, tcp, udp
 from tests.need import need
 from tinyknop.compat import monotonic
+from tinyknop.errors import PortError
 from tinyknop.host import watch
 from tinyknop.loop import Loop
 from tinyknop.netlink import attr, message
@@ -197,6 +199,14 @@ def test_a_fifo_outlives_its_writers(tmp_path):
                 file.write(text)
 
     assert heard(sources.make("fifo", path, 0, ""), write, 2) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "kmsg"])
+def test_what_cannot_be_opened_is_named(tmp_path, kind):
+    path = str(tmp_path / "none")
+    with pytest.raises(PortError) as refused:
+        sources.make(kind, path, 0, "").start(Loop(), None)
+    assert str(refused.value).startswith("%s %s: cannot be opened: " % (kind, path))
 
 
 def test_a_record_of_the_kernels_ring_is_its_text(tmp_path):

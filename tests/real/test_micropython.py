@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -238,6 +239,16 @@ def test_what_only_cpython_can_do_is_refused_at_the_start(network, router):
     done = subprocess.run(argv, env=env, cwd=network.dir, capture_output=True, text=True)
     assert done.returncode == 1
     assert "commands and GPG need CPython" in done.stderr
+
+
+def test_a_daemon_that_reads_a_file_ends_with_it(network, router):
+    path = os.path.join(network.dir, "saved.pcap")
+    with open(path, "wb") as file:
+        file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
+    owners_ruleset(network)
+    daemon = router.start(router.files("/usr/sbin/nft", pcap_file=path))
+    assert daemon.wait(10) == 0
+    assert path in daemon.text()
 
 
 FOUR = """[daemon]

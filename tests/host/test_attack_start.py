@@ -1,0 +1,128 @@
+"""State files and folders that cannot be written, at a start and at a reload; ssh where nothing can be kept."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from tinyknop.ports.carriers import ssh
+
+from tinyknop.errors import PortError
+from tinyknop.loop import Loop
+
+CONFIG = """[daemon]
+state_dir = "{state}"
+digest_file = "{digests}"
+[[capture]]
+kind = "udp"
+port = {port}
+[port.door]
+kind = "command"
+open = "/bin/true"
+close = "NONE"
+[[stanza]]
+name = "alice"
+ports = ["door"]
+key = "abcdefgh"
+hmac_key = "abcdefghijkl"
+"""
+BOOT = "import sys; from tinyknop.host.cli import main; sys.exit(main())"
+
+
+def wait(path, text):
+    """Waits until a file holds a text; returns the whole."""
+    for _ in range(600):
+        found = path.read_text()
+        if text in found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(found)
+
+
+def test_a_reload_to_a_digest_file_that_cannot_be_written_leaves_the_old_configuration(tmp_path):
+    """Or one typing error at a SIGHUP would shut everybody out, the one who made it too."""
+    config, out = tmp_path / "t.toml", tmp_path / "out"
+    values = {"state": tmp_path / "state", "digests": tmp_path / "digests", "port": 20000 + os.getpid() % 20000}
+    config.write_text(CONFIG.format(**values))
+    config.chmod(0o600)
+    with open(out, "wb") as file:
+        argv = [sys.executable, "-c", BOOT, "serve", "-c", str(config)]
+        daemon = subprocess.Popen(argv, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        wait(out, "ready:")
+        config.write_text(CONFIG.format(**dict(values, digests=tmp_path / "nowhere" / "digests")))
+        daemon.send_signal(signal.SIGHUP)
+        for _ in range(600):
+            said = out.read_text()
+            if "read anew" in said or "stays" in said:
+                break
+            time.sleep(0.05)
+    finally:
+        daemon.terminate()
+        daemon.wait(20)
+    assert "the old configuration stays" in said, said
+
+
+def carrier(tmp_path, program="/bin/false"):
+    known = tmp_path / "known"
+    known.write_text("")
+    options = {"profile": "shell", "host": "192.0.2.1", "user": "root", "binary": str(program), "where": "t.toml:1"}
+    return ssh.Carrier("edge", dict(options, known_hosts=str(known)))
+
+
+def test_a_stranger_is_told_of_where_no_folder_can_be_made(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    assert "host key of 192.0.2.1" in Loop().run_until(carrier(tmp_path).stranger())
+
+
+def test_the_folder_goes_whatever_becomes_of_the_question(tmp_path, monkeypatch):
+    made, mkdir = [], os.mkdir
+
+    def note(path, *mode):
+        made.append(path)
+        mkdir(path, *mode)
+
+    async def fails(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "mkdir", note)
+    monkeypatch.setattr(ssh, "run", fails)
+    try:
+        Loop().run_until(carrier(tmp_path).stranger())
+    except (OSError, PortError):
+        pass
+    assert made and not os.path.exists(made[0])
+
+
+def test_the_folder_goes_with_a_port_that_is_stopped_meanwhile(tmp_path, monkeypatch):
+    made, mkdir = [], os.mkdir
+
+    def note(path, *mode):
+        made.append(path)
+        mkdir(path, *mode)
+
+    program = tmp_path / "ssh"
+    program.write_text("#!/bin/sh\nexec sleep 2\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(os, "mkdir", note)
+    scheduler = Loop()
+    task = scheduler.spawn(carrier(tmp_path, program).stranger())
+    while not made:
+        scheduler.turn()
+    scheduler.turn()
+    task.cancel()
+    assert not os.path.exists(made[0])
+
+
+@pytest.mark.parametrize("leftover", ["known_hosts.old", "known_hosts.Ab12"])
+def test_what_ssh_leaves_beside_its_file_is_no_fault(tmp_path, leftover):
+    program = tmp_path / "ssh"
+    text = '#!/bin/sh\nfor w; do case $w in UserKnownHostsFile=*) : >"$(dirname "${w#*=}")/%s" ;; esac; done\n'
+    program.write_text(text % leftover)
+    program.chmod(0o755)
+    assert "host key of 192.0.2.1" in Loop().run_until(carrier(tmp_path, program).stranger())
