@@ -27,7 +27,12 @@ sigterm = true
 patch = subprocess, _exit, execv
 data_file = %s
 disable_warnings = module-not-imported, no-data-collected, couldnt-parse
+[report]
+exclude_also = raise NotImplementedError
 """
+# Entered, but it cannot be seen: between fork and exec there is nobody to write it down. tests/real/test_demo.py kills
+# the demo, and what it had started is gone.
+UNSEEN = ("tinyknop/host/demo_net.py _dying_with.ask_kernel",)
 # On MicroPython nothing counts lines. There each function says that it was entered: name of a file, line of its `def`.
 MARKED = os.path.join(FOLDER, "marked")
 ENTERED = os.path.join(FOLDER, "entered")
@@ -61,6 +66,7 @@ def tests():
 def share(number, paths):
     """Runs some tests; what fails while others run has to pass alone. Returns the exit status."""
     words = ["run", "-m", "pytest", "-q", "-o", "cache_dir=%s/cache-%d" % (FOLDER, number)]
+    words.append("--ignore=tests/host/test_timing.py")  # it counts what is called, coverage's own calls as well
     return coverage(*words, *paths) and coverage(*words, "--last-failed", "--last-failed-no-failures", "none", *paths)
 
 
@@ -134,7 +140,7 @@ def unreached(files):
             place = "%s:%d" % (path, function["start_line"])
             count += bool(name)
             if name and function["missing_lines"] and not function["executed_lines"]:
-                if place in entered:
+                if place in entered or "%s %s" % (path, name) in UNSEEN:
                     missing -= set(function["missing_lines"])
                 else:
                     functions.append("%s %s" % (place, name))
