@@ -1,5 +1,7 @@
 """Settings: the daemon's own, in one table of keywords, whatever format they came in."""
 
+from binascii import crc32
+
 from . import compat, net
 from .errors import ConfigError
 from .hints import MAX_AGE
@@ -214,7 +216,9 @@ class Settings:
             names.add(stanza.name)
             if stanza.cycle is not None:
                 opening, closing = stanza.cycle
-                stanza.ports = ("cycle " + stanza.name,)
+                # A number may be another stanza's at the next start, whose command the journal must not have in mind.
+                mark = crc32(("%s\n%s" % (opening, closing)).encode())
+                stanza.ports = ("cycle %s %08x" % (stanza.name, mark),)
                 options = {"kind": "command", "open": opening, "close": closing or "NONE"}
                 options["where"] = stanza.where
                 self.ports[stanza.ports[0]] = options
