@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
 import struct
 import time
 
+from tinyknop import log
 from tinyknop.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -33,20 +35,33 @@ def holder(path: str) -> int | None:
 
 
 def take(path: str) -> TextIO:
-    """Locks the file and writes our process id into it; returns it open, since closing it would drop the lock."""
+    """Locks the file and writes our process id into it; returns it open, since closing it would drop the lock.
+
+    On a read-only disk there is no record lock to be had, so each of us takes a lock of the other kind as well.
+    """
+    flags, locks = os.O_CLOEXEC | os.O_NOFOLLOW, [fcntl.flock, fcntl.lockf]
     try:
-        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+")
+        try:
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600), "r+")
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            file = os.fdopen(os.open(path, os.O_RDONLY | flags))  # what is open there has to end all the same
+            locks.pop()
     except OSError as error:
         raise ConfigError(path, "cannot write the pid file: %s" % error.strerror) from None
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for lock in locks:
+            lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         text = file.read(20).strip()
         file.close()
         raise Running(path, text) from None
-    file.truncate(0)
-    file.write("%d\n" % os.getpid())
-    file.flush()
+    try:
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), b"%d\n" % os.getpid())
+    except OSError as error:  # a full or read-only disk: what holds others off is the lock, not the number
+        log.warning("%s: %s", path, error.strerror)
     return file
 
 
