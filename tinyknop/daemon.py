@@ -55,7 +55,7 @@ class Daemon:
     async def start(self):
         """Recovers what was open, then listens; raises TinyknopError or OSError where it cannot."""
         try:
-            self._replay.load()
+            self._replay.load(True)
         except OSError as error:
             # Failing closed: without the cache every packet could be a replay.
             log.error("%s: %s; no knock is accepted", self._replay.path, error)

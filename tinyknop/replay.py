@@ -37,10 +37,10 @@ class Replay:
         self._queue = []  # heap of (monotonic ms at which it may go, digest, stamp)
         self._lines = Lines(path)
 
-    def load(self):
-        """Reads the file, as far as there is one, and writes it anew; raises OSError where it cannot be read.
+    def load(self, anyway=False):
+        """Reads the file, as far as there is one, and writes it anew; raises OSError where that fails.
 
-        Where it cannot be written no knock is accepted, until it can.
+        With `anyway` it need not be written: no knock is accepted until it can be.
         """
         if self.enabled:
             self.limit = min(self.limit, compat.room(_SIZE))
@@ -48,7 +48,9 @@ class Replay:
             try:
                 self.compact()
             except OSError as error:
-                log.warning("%s: cannot be written anew: %s", self.path, error)
+                if not anyway:
+                    raise
+                log.warning("%s: cannot be written anew: %s; until it can no knock is accepted", self.path, error)
 
     def read(self):
         """Reads the file; raises OSError.

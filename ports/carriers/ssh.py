@@ -14,6 +14,7 @@ from binascii import a2b_base64, b2a_base64, hexlify
 
 from tinyknop.ports.shared import dialogue
 
+from tinyknop import log
 from tinyknop.child import ended, run
 from tinyknop.compat import MICROPYTHON, urandom
 from tinyknop.errors import PortError
@@ -166,16 +167,21 @@ class Carrier(dialogue.Carrier):
         folder = "/tmp/tinyknop-" + hexlify(urandom(16)).decode()  # nosec B108 # of our own: `ps` shows a file's name
         path = folder + "/known_hosts"
         given = self.options
-        os.mkdir(*((folder,) if MICROPYTHON else (folder, 0o700)))
         argv = [given["binary"], "-T"] + self.settings(known=path) + self.way()
-        await run(argv + ["-l", given["user"] or "nobody", "-p", given["port"], "--", given["host"]], b"", 15, 0)
+        keys: list = []
         try:
+            os.mkdir(*((folder,) if MICROPYTHON else (folder, 0o700)))
+            await run(argv + ["-l", given["user"] or "nobody", "-p", given["port"], "--", given["host"]], b"", 15, 0)
             with open(path) as file:
                 keys = [text.split() for text in file.read().split("\n")]
-            os.remove(path)
-        except OSError:
-            keys = []
-        os.rmdir(folder)
+        except OSError as error:
+            log.debug("%s: its host key could not be asked for: %s", self.name, error)
+        finally:
+            for gone, name in ((os.remove, path), (os.rmdir, folder)):
+                try:
+                    gone(name)
+                except OSError:  # it was never made
+                    pass
         keys = [key for key in keys if len(key) == 3 and key[0] == self.known_as()]
         if not keys:
             return "the host key of %s, or of the jump host, is not in %s" % (self.known_as(), given["known_hosts"])

@@ -212,7 +212,7 @@ def test_what_cannot_be_written_anew_at_the_start_is_known_all_the_same():
 
         try:
             again = Full(PATH)
-            again.load()
+            again.load(True)
         finally:
             log.sink = kept
         assert again.known(A) and len(said) == 1 and PATH in said[0]
