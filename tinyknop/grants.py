@@ -85,6 +85,13 @@ def seconds_left(grant, now):
     return min(grant.until - now, grant.until - grant.opened)
 
 
+def timed(grants, now):
+    """Returns (grant, seconds that it has left at `now`, at least 1) of those whose end has not come."""
+    pairs = [(grant, seconds_left(grant, now)) for grant in grants]
+    # 0 seconds: a part of its last one is left, and the timer ends it on time.
+    return [(grant, max(left, 1)) for grant, left in pairs if left >= 0]
+
+
 class Ends:
     """When grants end, by the monotonic clock (ms), the next first: thousands may end in the same second."""
 

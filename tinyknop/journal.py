@@ -70,7 +70,7 @@ class Journal:
     def _all(self, entries):
         for grant, ports in entries:
             yield _line(grant, ports)
-            for name, openings in self.begun.get(grant.id, {}).items():
+            for name, openings in list(self.begun.get(grant.id, {}).items()):  # another port may begin meanwhile
                 yield _begun(grant.id, name, openings)
 
     def renew(self, entries):

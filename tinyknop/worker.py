@@ -6,11 +6,12 @@ exactly what is wanted (`sync`), with back-off, until that succeeds; only then a
 
 from . import compat, log, loop
 from .errors import PortError
-from .grants import Book, part, seconds_left
+from .grants import Book, part, timed
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1, 60  # seconds between two tries of a port that fails
 _PATIENCE = 1000  # ms that a device which outlives us gets at the start
 _TOGETHER = 1000  # opens or closes that a port is told at once; more wait their turn
+_MANY = 10000  # grants; with more a start is as quick as can be
 _TRIES = 10  # of a close on a blind port; then it stays owed, for a person to look at
 
 
@@ -180,7 +181,7 @@ class Worker:
     def _end(self):
         if self._lost is not None and self._look in self._lost:
             self._lost.remove(self._look)
-        self.port.pause = _rest  # what is still in the queue is for others to say
+        self.port.pause = lambda: loop.sleep(0)  # what is still in the queue is for others to say
         for one in [self._task, self._renewal, self._foreign] + list(self._later.values()):
             if one is not None:
                 one.cancel()
@@ -244,7 +245,7 @@ class Worker:
         await loop.sleep(0)
         items, self._queue.items = self._queue.items, []
         try:
-            await self._said(items)
+            await self._said(list(items))
         except Exception:  # whatever it is, the worker mends it
             self._queue.items = items + self._queue.items
             raise
@@ -252,8 +253,10 @@ class Worker:
             self._queue.items.append(None)
 
     async def _said(self, items):
-        for some in self._batches([item for item in items if item is not None]):
+        items[:] = [item for item in items if item is not None]
+        for some in self._batches(list(items)):
             await self._say(some)
+            items[:] = items[len(some) :]  # or a failure of the next would repeat it
 
     def _batches(self, items):
         """Yields items as they are to be said: opens or closes that follow one another together, where the port can."""
@@ -270,11 +273,9 @@ class Worker:
 
     async def _say(self, items):
         """Says one opening, or one or more closes."""
-        closing, now = items[0][1], compat.wall()
+        closing = items[0][1]
         if closing is None:
-            pairs = [(grant, seconds_left(grant, now)) for grant, _ in items]
-            # 0 seconds: a part of its last one is left, and the timer ends it on time.
-            pairs = [(grant, max(left, 1)) for grant, left in pairs if left >= 0]
+            pairs = timed([grant for grant, _ in items], compat.wall())
             if len(pairs) > 1:
                 await self.port.open_all(pairs)
             elif pairs:
@@ -293,7 +294,7 @@ class Worker:
     async def _begin(self, grant, left):
         """Opens on a blind port, one opening after the other: a kill then loses one at most."""
         newest = self._newest.get(grant.id, {})
-        for opening in grant.openings:
+        for opening in grant.openings if grant.id in self._newest else ():  # or somebody let go of it meanwhile
             # What a later knock asks for as well has still to begin when this is through.
             if newest.get(opening) is grant:
                 del newest[opening]
@@ -341,15 +342,13 @@ class Worker:
             self._before = []
         owed = sorted(self._owed)
         self._whole = False
-        now = compat.wall()
-        live = [(grant, seconds_left(grant, now)) for grant in self.book.live()]
-        # 0 seconds: a part of its last second is left.
-        live = [(grant, max(left, 1)) for grant, left in live if left >= 0]
+        live = timed(self.book.live(), compat.wall())
         await self.port.sync(live)
-        if prepare and hasattr(self.port, "open_all") and getattr(self.port, "self_timed", False):
-            # What was extended and not told yet may be short by less than the port looks at.
+        tells = getattr(self.port, "self_timed", False) and hasattr(self.port, "open_all")
+        if prepare and tells and len(live) <= _MANY:
+            # What was extended and not told yet may be short by less than the port looks at. To tell 100,000 takes 7 s.
             for at in range(0, len(live), _TOGETHER):
-                await self.port.open_all(live[at : at + _TOGETHER])
+                await self.port.open_all(timed([grant for grant, _ in live[at : at + _TOGETHER]], compat.wall()))
         for number in owed:
             self._confirm(number)
         self._renew(max([pair[1] for pair in live] or [0]))
@@ -366,8 +365,8 @@ class Worker:
             self._foreign = loop.current().at(compat.monotonic() + pause * 1000, self.resync)
 
     def _confirm(self, number):
-        self._newest.pop(number, None)
         if number in self._owed:
+            self._newest.pop(number, None)
             self._owed.discard(number)
             self._owner.closed(self, number)
 
@@ -384,7 +383,3 @@ class Worker:
             log.info("%s: works again", self.port.describe())
         self.failure, self.failing_since, self.heard = None, None, True
         self._first()
-
-
-async def _rest():
-    await loop.sleep(0)

@@ -1,6 +1,6 @@
 """Grants and books: a second knock extends, and the end of one grant never closes what another holds open."""
 
-from tinyknop.grants import Book, Ends, Grant, Grants, first, seconds_left
+from tinyknop.grants import Book, Ends, Grant, Grants, first, seconds_left, timed
 
 SSH, DNS = ("tcp", 22), ("udp", 53)
 
@@ -75,6 +75,11 @@ def test_live_names_each_opening_once_under_its_longest_holder():
 def test_time_left_is_never_more_than_the_grants_own_length():
     assert seconds_left(grant(1, 130), 110) == 20
     assert seconds_left(grant(1, 130), 50) == 30  # the clock went back
+
+
+def test_what_ends_in_this_second_counts_for_one_and_what_is_over_for_nothing():
+    first, last, over = grant(1, 132), grant(2, 130), grant(3, 129)
+    assert timed([first, last, over], 130) == [(first, 2), (last, 1)]
     assert seconds_left(grant(1, 130), 131) == -1
 
 

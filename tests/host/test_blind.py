@@ -133,29 +133,6 @@ def test_the_late_close_of_a_process_before_us_does_not_take_the_note_of_an_exte
     assert owner.marks == [(2, SSH), (1, SSH)]
 
 
-def test_what_waits_while_the_clock_is_set_is_begun_all_the_same(monkeypatch):
-    device, owner, ahead = Blind(), Owner(), [0]
-    real = compat.wall
-    monkeypatch.setattr(compat, "wall", lambda: real() + ahead[0])
-
-    async def body(_):
-        one = worker.Worker("door", device, owner)
-        await one.start([], [], {})
-        device.wait = True
-        one.open(grant(1, "192.0.2.1"))
-        await loop.sleep(0.01)
-        one.open(grant(2, "192.0.2.2"))
-        ahead[0] = 86400
-        getattr(one, "shift", one.book.shift)(86400)  # as Keeper.stepped does
-        device.wait = False
-        await settled(lambda: not one.busy())
-        assert one.book.live()
-        await one.stop(False)
-
-    driven(body, monkeypatch)
-    assert ("open", "192.0.2.2") in device.said
-
-
 def test_a_note_that_comes_while_the_journal_is_written_anew_is_no_fault(tmp_path):
     journal = Journal(str(tmp_path / "journal"))
     many = [(grant(number, "10.0.%d.%d" % (number // 250, number % 250)), ("a", "b")) for number in range(1, 600)]
@@ -190,24 +167,6 @@ def kept(device, tmp_path, monkeypatch, scheduler):
     settings = types.SimpleNamespace(**{n: getattr(Settings, n) for n in dir(Settings) if n[0] != "_"})
     settings.state_dir = str(tmp_path)
     return keeper.Keeper(settings, [Stanza], scheduler, Says())
-
-
-def test_a_knock_after_a_close_by_hand_that_a_kill_kept_from_ending_is_begun(tmp_path, monkeypatch):
-    """The journal then has two grants for the same: the first had begun, the second had not."""
-    device = Blind()
-    journal = Journal(str(tmp_path / "grants.journal"))
-    journal.opened(grant(1), ("door",), False)
-    journal.begins(1, "door", SSH)
-    journal.opened(grant(2), ("door",), False)
-
-    async def body(scheduler):
-        one = kept(device, tmp_path, monkeypatch, scheduler)
-        await one.recover()
-        await settled(lambda: not one.workers["door"].busy())
-        await one.stop()
-
-    driven(body, monkeypatch)
-    assert device.said == [("open", "192.0.2.7")]
 
 
 def test_what_is_let_go_of_by_hand_before_it_was_begun_is_not_begun(tmp_path, monkeypatch):
