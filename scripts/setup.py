@@ -75,7 +75,7 @@ def pip(*what):
     argv = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     if subprocess.run([*argv, "-c", "constraints.txt", *what], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 0:
         return True
-    print("setup: not all versions of constraints.txt are to be had here: taking what pyproject.toml allows")
+    print("setup: no success with the versions of constraints.txt: trying what pyproject.toml allows")
     return subprocess.run([*argv, *what], cwd=ROOT).returncode == 0
 
 
