@@ -215,7 +215,13 @@ def test_what_cannot_be_written_anew_at_the_start_is_known_all_the_same():
             again.load(True)
         finally:
             log.sink = kept
-        assert again.known(A) and len(said) == 1 and PATH in said[0]
+        assert again.known(A) and len(said) == 1 and said[0].startswith(PATH + ": cannot be written anew: ")
+        assert "30" in said[0][len(PATH) :] and said[0].endswith("; until it can no knock is accepted")
+        try:
+            Full(PATH).load()  # as a reload, which has another configuration to stay with
+            raise AssertionError
+        except OSError as error:
+            assert error.errno == 30
         assert refusal(again, B, clocks.now, clocks.now) is None  # the disk can be written again
 
     with_clocks(body)
