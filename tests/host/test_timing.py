@@ -6,6 +6,7 @@ is tests/timing.py; here only its arithmetic is tested, and in `make soak` it ru
 """
 
 import _operator
+import gc
 import itertools
 import random
 import sys
@@ -36,6 +37,7 @@ def steps(call, *given):
             found.append(what.__name__)
 
     before = sys.gettrace(), sys.getprofile()
+    gc.disable()  # it would run what belongs to other tests
     sys.settrace(line)
     sys.setprofile(compiled)
     try:
@@ -43,6 +45,7 @@ def steps(call, *given):
     finally:
         sys.setprofile(before[1])
         sys.settrace(before[0])
+        gc.enable()
     return found
 
 

@@ -516,7 +516,7 @@ def test_children_run_beside_everything_else(tmp_path, tree, shell):
     assert int(lines[13]) <= 4096
     assert time.monotonic() - start < 20  # nothing waited for the sleep
     wait_until(lambda: children(number) == [])  # what was to last ended with us, and so did the folder
-    assert [name for name in os.listdir(tmp_path) if name.startswith("tinyknop.")] == []
+    wait_until(lambda: [name for name in os.listdir(tmp_path) if name.startswith("tinyknop.")] == [])
 
 
 CABLE = """via = "edge"
