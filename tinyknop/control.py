@@ -8,6 +8,7 @@ from .grants import seconds_left
 from .says import openings
 
 _BACKLOG = 16
+_AGAIN_MS = 5000  # until the next try where it could not be made: the disk was read-only
 _PATIENCE_S = 5  # seconds that a reader gets to ask, and to take its answer
 _LONGEST = 4096  # bytes of a question
 _ROWS = 100  # of a long list in one part of an answer
@@ -24,9 +25,10 @@ class Door:
         self.path = path
         self.answer = answer
         self._socket = None
+        self._again = None  # Timer of the next try
 
     def open(self):
-        """Listens; where the runtime or the directory does not allow it, says so and goes on without."""
+        """Listens; where the runtime or the directory does not allow it, says so once and goes on without."""
         if compat.MICROPYTHON:
             return
         try:
@@ -41,13 +43,17 @@ class Door:
             made.listen(_BACKLOG)
             made.setblocking(False)
         except OSError as error:
-            log.warning("%s: %s; `tinyknop status` will not work", self.path, error)
+            if self._again is None:
+                log.warning("%s: %s; `tinyknop status` will not work", self.path, error)
+            self._again = loop.current().at(compat.monotonic() + _AGAIN_MS, self.open)
             return
         self._socket = made
         loop.current().reader(made, lambda: self._accept(made))
 
     def close(self):
         """Stops listening and removes the socket."""
+        if self._again is not None:
+            self._again.cancel()
         if self._socket is None:
             return
         loop.current().reader(self._socket, None)

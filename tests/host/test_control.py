@@ -4,8 +4,9 @@ import json
 import os
 import socket
 import stat
+import time
 
-from tinyknop import log
+from tinyknop import control, log
 from tinyknop.control import Door
 from tinyknop.loop import Loop, sleep
 
@@ -95,6 +96,42 @@ def test_without_a_place_for_it_the_daemon_goes_on_and_says_what_will_not_work(t
     finally:
         os.umask(kept)
     assert len(lines) == 3 and all(line.endswith("; `tinyknop status` will not work") for line in lines)
+
+
+def test_a_place_that_can_be_written_later_is_tried_again_without_another_word(tmp_path, monkeypatch):
+    """A start on a disk that is read-only for a while: `tinyknop status` has to work once it is not."""
+    lines = []
+    monkeypatch.setattr(log, "sink", lambda level, text: lines.append(text))
+    monkeypatch.setattr(control, "_AGAIN_MS", 10)
+    path = str(tmp_path / "later" / "sock")
+
+    async def call():
+        await sleep(0.1)
+        (tmp_path / "later").mkdir()
+        deadline = time.monotonic() + 20
+        while not os.path.exists(path):
+            assert time.monotonic() < deadline, "it was not tried again"
+            await sleep(0.005)
+        return json.loads(await told(path, b""))
+
+    assert driven(Door(path, lambda words: {"said": words}), call) == {"said": []}
+    assert len(lines) == 1
+
+
+def test_no_socket_comes_back_after_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(log, "sink", lambda level, text: None)
+    monkeypatch.setattr(control, "_AGAIN_MS", 10)
+    path = str(tmp_path / "later" / "sock")
+
+    async def body():
+        door = Door(path, dict)
+        door.open()
+        door.close()
+        (tmp_path / "later").mkdir()
+        await sleep(0.1)
+
+    Loop().run_until(body())
+    assert not os.path.exists(path)
 
 
 def test_a_socket_that_somebody_took_away_is_no_error_at_the_end(tmp_path):
