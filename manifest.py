@@ -6,6 +6,7 @@ package(
     (
         "__init__.py",
         "__main__.py",
+        "blind.py",
         "capture/__init__.py",
         "capture/fair.py",
         "capture/filters.py",
@@ -108,6 +109,7 @@ package(
         "watch/watcher.py",
         "web.py",
         "worker.py",
+        "workers.py",
     ),
     base_path="build/stage",
 )

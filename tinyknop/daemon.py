@@ -8,10 +8,11 @@ from .errors import Rejected, TinyknopError
 from .gate import STAGES, Decision, Gate
 from .grants import Nat, replaced
 from .hints import SLOT
-from .keeper import Keeper, bare
+from .keeper import Keeper
 from .replay import Replay
 from .rules import same_family
 from .says import Says
+from .settings import bare
 
 _STEP = 2000  # ms by which the wall clock must leave the monotonic one to count as stepped
 _LOOK_AT_CLOCK = 1000  # ms

@@ -1,12 +1,12 @@
 """The keeper of what is open: the journal first, then the ports; extended, ended on time, recovered after a crash."""
 
-from . import compat, log, loop, ports
+from . import compat, log, loop, ports, workers
 from .control import Rows
-from .errors import ConfigError, PortError, Rejected
+from .errors import PortError, Rejected
 from .grants import Ends, Grants, first, seconds_left
 from .journal import Journal
 from .says import openings
-from .worker import Worker
+from .settings import bare
 
 _STOP_S = 10  # seconds that ports get to close what is open when the daemon ends
 _AT_ONCE = 100  # grants that end between two looks at the captures, where many end in the same moment
@@ -48,7 +48,7 @@ class Keeper:
             elif names:
                 self._owed[grant.id] = (grant, names)
         asked, held = self._needed(self._settings, self._stanzas)
-        made = self._new_workers(sorted(asked | held), self._settings, self._stanzas, self._carriers)
+        made = workers.made(sorted(asked | held), self._settings, self._stanzas, self._carriers, self)
         self.workers = {worker.name: worker for worker in made}  # before they start: a grant may end meanwhile
         for worker in made:
             live = [grant for number, grant in self.grants.live.items() if worker.name in self._names[number]]
@@ -73,20 +73,6 @@ class Keeper:
 
     def _owed_by(self, name):
         return [grant for grant, names in self._owed.values() if name in names]
-
-    def _new_workers(self, names, settings, stanzas, carriers):
-        """Makes the ports of these names; raises ConfigError before any device is touched."""
-        for name, options in settings.carriers.items():
-            if name not in carriers:
-                carriers[name] = ports.carrier(name, options)
-        made = []
-        for name in names:
-            if name not in settings.ports:
-                raise ConfigError("stanza", "there is no port called %s: add [port.%s]" % (name, name))
-            port = ports.make(name, settings.ports[name], carriers)
-            _leads_inside(port, name, settings, stanzas)
-            made.append(Worker(name, port, self, _table(settings, name)))
-        return made
 
     async def cut(self, worker, grant):
         """Ends the connections that a grant let in, where its stanza says `cut`; what fails is only told."""
@@ -151,7 +137,10 @@ class Keeper:
 
     def begins(self, worker, number, openings):
         """Notes that a blind port begins openings of a grant, which no start must repeat; tells whether it may."""
-        return self._journal.begins(number, worker.name, openings)
+        begins = self._journal.begins(number, worker.name, openings)
+        if not begins and number in self._together:
+            self.close(number)
+        return begins
 
     def failed(self, worker):
         """Takes back what only all ports together may hold open, and this one has not opened."""
@@ -248,7 +237,7 @@ class Keeper:
 
         Until then the old workers are told all that happens: none of them may act for a stanza of the new one.
         """
-        old, tables = self._settings.carriers, {name: _table(settings, name) for name in settings.ports}
+        old, tables = self._settings.carriers, {name: workers.table(settings, name) for name in settings.ports}
         carriers = {n: c for n, c in self._carriers.items() if bare(old.get(n)) == bare(settings.carriers.get(n))}
         kept = {name: name for name, worker in self.workers.items() if tables.get(name) == worker.table}
         for name, worker in self.workers.items():  # a cycle's name is the number of its stanza, which may have changed
@@ -259,7 +248,7 @@ class Keeper:
         if not settings.test:
             asked, held = self._needed(settings, stanzas)
             names = [n for n in sorted(asked | held) if n not in kept.values() and (n in asked or n in tables)]
-            made = self._new_workers(names, settings, stanzas, carriers)
+            made = workers.made(names, settings, stanzas, carriers, self)
             self._leaving = []  # what was found to be kept must not go meanwhile
             try:
                 for one in made:
@@ -363,22 +352,3 @@ async def _stopped(carriers):
     for carrier in carriers:
         if hasattr(carrier, "stop"):
             await carrier.stop()
-
-
-def _leads_inside(port, name, settings, stanzas):
-    """Raises ConfigError where NAT is on and a stanza's port cannot do it: the grant would open nothing."""
-    for stanza in stanzas:
-        asked = stanza.force_nat is not None or settings.forwarding or settings.local_nat
-        if asked and name in stanza.ports and not getattr(port, "nats", False):
-            raise ConfigError(stanza.where, "port %s cannot do NAT: switch NAT off, or use iptables" % name)
-
-
-def _table(settings, name):
-    """Returns what a port is configured with, wherever it stands in the file."""
-    table = settings.ports[name]
-    return bare(table), bare(settings.carriers.get(table.get("via")))
-
-
-def bare(table):
-    """Returns a table, or None, without the place that it was read from."""
-    return table and {key: value for key, value in table.items() if key != "where"}

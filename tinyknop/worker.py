@@ -6,40 +6,36 @@ exactly what is wanted (`sync`), with back-off, until that succeeds; only then a
 
 from . import compat, log, loop
 from .errors import PortError
-from .grants import Book, part, timed
+from .grants import Book, timed
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1, 60  # seconds between two tries of a port that fails
 _PATIENCE = 1000  # ms that a device which outlives us gets at the start
 _TOGETHER = 1000  # opens or closes that a port is told at once; more wait their turn
 _MANY = 10000  # grants; with more a start is as quick as can be
-_TRIES = 10  # of a close on a blind port; then it stays owed, for a person to look at
 
 
 class Worker:
     """Drives one port for its owner, the keeper.
 
     `owner.opened(worker, grant)` is called once the port opened a grant or a part of it, `owner.closed(worker, grant
-    id)` once it confirmed a close, `owner.failed(worker)` when it fails; `owner.begins(worker, grant id, openings)`
-    tells whether a blind port may be told what it must not be told twice; `await owner.cut(worker, grant)` ends the
+    id)` once it confirmed a close, `owner.failed(worker)` when it fails; `await owner.cut(worker, grant)` ends the
     connections of what was closed, where that is wanted.
     """
+
+    blind = False  # whether what the port holds cannot be read back
 
     def __init__(self, name, port, owner, table=None):
         self.name = name
         self.port = port
         self.book = Book(getattr(port, "by_destination", False))
-        # What a blind port holds cannot be read back: no sync makes good for a close that failed.
-        self.blind = getattr(port, "blind", False)
         self.table = table  # what it was configured with
-        self._tries = {}  # id of a grant whose close failed on a blind port -> how often
-        self._later = {}  # id of such a grant -> Timer of the next try
-        self._newest = {}  # id of a grant on a blind port -> {opening: what was asked last}, until its close
         self.failure = None  # the reason of the last failure, None while all is well
         self.failing_since = None  # wall-clock second
         self.heard = False  # the device has answered since we run
         self._owner = owner
         self._queue = loop.Queue()
         self._owed = set()  # ids of grants whose close no device has confirmed yet
+        self._before = []  # grants whose close the process before us owed
         self._whole = True  # the port may know more or less than what is live: comparing the device would not do
         self._task = None
         self._tried = loop.Queue()  # told of the first success or failure
@@ -63,16 +59,7 @@ class Worker:
         for grant in grants:
             self.book.enter(grant)
         self._owed = set([grant.id for grant in expired])
-        self._before = expired  # grants whose close the process before us owed
-        if self.blind:
-            self._queue.items = [(self.book.unheld(grant), grant.id) for grant in expired]
-            for grant in self.book.live():
-                held = begun.get(grant.id, {}).get(self.name, ())
-                left = [opening for opening in grant.openings if opening not in held]
-                if left:
-                    self._want(part(grant, left))
-            for grant in grants + expired:
-                self._outlived(grant)
+        self._take_over(grants, expired, begun)
         if self.port.outlives_us:
             self._queue.items.insert(0, None)
         else:
@@ -88,20 +75,9 @@ class Worker:
         if not self._tried.items:
             self._tried.put(None)
 
-    def _outlived(self, grant):
-        """Sees that an open command of a process before us, which may still run, does not have the last word."""
-        late = grant.opened + getattr(self.port, "seconds", 0)
-        if late > max(grant.until, compat.wall()):
-            self._again(grant, grant.id, late - compat.wall())
-
-    def _again(self, grant, number, seconds):
-        """Says a close in so many seconds, but for what was opened since."""
-
-        def again():
-            self._later.pop(number, None)
-            self._queue.put((self.book.unheld(grant), number))
-
-        self._later[number] = loop.current().at(compat.monotonic() + int(seconds * 1000), again)
+    def _take_over(self, grants, expired, begun):
+        """Takes over what was said, or is owed, by the process before us; the comparison to come sees to the rest."""
+        self._before = expired
 
     def inherit(self, opened, ended, owed):
         """Takes over from the worker before it what came while this one started; a `resync` has to follow."""
@@ -129,8 +105,6 @@ class Worker:
             self._want(needed)
 
     def _want(self, grant):
-        if self.blind:
-            self._newest.setdefault(grant.id, {}).update({opening: grant for opening in grant.openings})
         self._queue.put((grant, None))
 
     def close(self, grant):
@@ -144,8 +118,7 @@ class Worker:
 
     def resync(self):
         """Wants the device compared with what is live, where that can be done."""
-        if not self.blind:
-            self._queue.put(None)
+        self._queue.put(None)
 
     def done(self):
         """Tells whether nothing is held open here, and no close is owed."""
@@ -164,10 +137,6 @@ class Worker:
     def forget(self, number):
         """Lets go of a close that is owed: somebody saw to it."""
         self._owed.discard(number)
-        self._newest.pop(number, None)
-        self._tries.pop(number, None)
-        if number in self._later:
-            self._later.pop(number).cancel()
 
     def busy(self):
         """Tells whether something is still to be said; not while the port fails, which may last."""
@@ -182,7 +151,7 @@ class Worker:
         if self._lost is not None and self._look in self._lost:
             self._lost.remove(self._look)
         self.port.pause = lambda: loop.sleep(0)  # what is still in the queue is for others to say
-        for one in [self._task, self._renewal, self._foreign] + list(self._later.values()):
+        for one in (self._task, self._renewal, self._foreign):
             if one is not None:
                 one.cancel()
 
@@ -225,16 +194,10 @@ class Worker:
                 self._failed(PortError(self.port.describe(), str(error)))
 
     async def _mended(self, items, fresh):
-        """Has the device hold what is live, which makes good for all that was to be said; returns what is left to say.
-
-        That is nothing, but for a blind port, which can only be prepared.
-        """
-        if not self.blind:
-            items, self._queue.items = items + self._queue.items, []
+        """Has the device hold what is live, which makes good for what was to be said; returns what is left of that."""
+        items, self._queue.items = items + self._queue.items, []
         await self._synced(not fresh)
         self._recovered()
-        if self.blind:
-            return items
         for item in items:
             if item is not None and item[1] is None and self.impossible(item[0]) is None:
                 self._owner.opened(self, item[0])
@@ -276,11 +239,7 @@ class Worker:
         closing = items[0][1]
         if closing is None:
             pairs = timed([grant for grant, _ in items], compat.wall())
-            if len(pairs) > 1:
-                await self.port.open_all(pairs)
-            elif pairs:
-                await (self._begin if self.blind else self.port.open)(*pairs[0])
-            for grant, left in pairs:
+            for grant, left in await self._begun(pairs):
                 self._owner.opened(self, grant)
                 self._renew(left)
             return
@@ -291,32 +250,17 @@ class Worker:
             for _, number in items:
                 self._confirm(number)
 
-    async def _begin(self, grant, left):
-        """Opens on a blind port, one opening after the other: a kill then loses one at most."""
-        newest = self._newest.get(grant.id, {})
-        for opening in grant.openings if grant.id in self._newest else ():  # or somebody let go of it meanwhile
-            # What a later knock asks for as well has still to begin when this is through.
-            if newest.get(opening) is grant:
-                del newest[opening]
-                if not self._owner.begins(self, grant.id, (opening,)):
-                    continue
-            await self.port.open(part(grant, (opening,)), left)
+    async def _begun(self, pairs):
+        """Opens; returns the pairs of (grant, seconds) that were opened."""
+        if len(pairs) > 1:
+            await self.port.open_all(pairs)
+        elif pairs:
+            await self.port.open(*pairs[0])
+        return pairs
 
     async def _ended(self, grants, number):
-        """Closes grants; tells whether that was confirmed. What fails on a blind port is tried again later."""
-        try:
-            await self.port.close(*grants)
-        except Exception as error:  # whatever it is, nobody else would say the close again
-            if not self.blind:
-                raise
-            tries = self._tries[number] = self._tries.get(number, 0) + 1
-            if tries < _TRIES:
-                log.error("%s; trying again", error)
-                self._again(grants[0], number, min(_FIRST_PAUSE * (1 << tries), _LONGEST_PAUSE))
-            else:
-                log.error("%s; tried %d times, so the close of %s stays owed", error, tries, grants[0].source)
-            return False
-        self._tries.pop(number, None)
+        """Closes grants; tells whether that was confirmed."""
+        await self.port.close(*grants)
         return True
 
     def _renew(self, left):
@@ -333,8 +277,6 @@ class Worker:
         """Brings the device to exactly what is live, and confirms every close that was owed before."""
         if prepare:
             await self.port.start()
-        if self.blind:
-            return
         if getattr(self.port, "shared", False):  # no sync tells these from what the owner put there
             before = [(grant, grant.id) for grant in self._before]
             for some in self._batches(before):
@@ -366,7 +308,6 @@ class Worker:
 
     def _confirm(self, number):
         if number in self._owed:
-            self._newest.pop(number, None)
             self._owed.discard(number)
             self._owner.closed(self, number)
 

@@ -1,6 +1,6 @@
 """A port's worker: whatever fails, the device ends up with what is live; no close is confirmed before it happened."""
 
-from tinyknop import compat, log, loop, worker
+from tinyknop import blind, compat, log, loop, worker
 from tinyknop.errors import PortError
 from tinyknop.grants import Grant
 
@@ -76,14 +76,15 @@ class Device:
 def driven(device, body):
     """Runs `body(worker)` on a loop with short pauses; returns the ids of confirmed closes."""
     scheduler, owner = loop.Loop(), Owner()
-    kept = log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE
+    kept = log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE, blind._PAUSE
     log.sink = lambda level, text: None
-    worker._FIRST_PAUSE = worker._LONGEST_PAUSE = 0.002
+    worker._FIRST_PAUSE = worker._LONGEST_PAUSE = blind._PAUSE = 0.002
     try:
-        one = worker.Worker("device", device, owner)
+        made = blind.Blind if getattr(device, "blind", False) else worker.Worker
+        one = made("device", device, owner)
         scheduler.run_until(body(one))
     finally:
-        log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE = kept
+        log.sink, worker._FIRST_PAUSE, worker._LONGEST_PAUSE, blind._PAUSE = kept
     return owner.confirmed
 
 
@@ -389,7 +390,7 @@ def test_a_close_that_is_let_go_of_is_not_said_again():
         await one.start([], [], {})
         one.open(grant(1))
         await settled(one, lambda: device.held)
-        worker._FIRST_PAUSE = worker._LONGEST_PAUSE = 0.05
+        blind._PAUSE = 0.05
         one.close(grant(1))
         await settled(one, lambda: one._tries)
         one.forget(1)

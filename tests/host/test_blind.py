@@ -4,7 +4,7 @@ import os
 import time
 import types
 
-from tinyknop import compat, keeper, log, loop, worker
+from tinyknop import blind, compat, keeper, log, loop, worker
 from tinyknop.errors import PortError
 from tinyknop.grants import Grant, replaced
 from tinyknop.journal import Journal
@@ -17,10 +17,11 @@ class Owner:
     """What a worker tells its owner; `marks` are what was noted."""
 
     def __init__(self):
-        self.marks, self.told, self.confirmed = [], [], []
+        self.marks, self.told, self.confirmed, self.grants = [], [], [], []
 
     def opened(self, who, grant):
         self.told.append(grant.id)
+        self.grants.append(grant)
 
     def begins(self, who, number, openings):
         self.marks.append((number, openings))
@@ -81,6 +82,7 @@ def driven(body, monkeypatch):
     monkeypatch.setattr(log, "sink", lambda level, text: None)
     monkeypatch.setattr(worker, "_FIRST_PAUSE", 0.002)
     monkeypatch.setattr(worker, "_LONGEST_PAUSE", 0.002)
+    monkeypatch.setattr(blind, "_PAUSE", 0.002)
     scheduler = loop.Loop()
     return scheduler.run_until(body(scheduler))
 
@@ -96,7 +98,7 @@ def test_a_failure_of_one_open_does_not_repeat_the_opens_before_it(monkeypatch):
     device, owner = Blind([None, None, PortError("device", "line lost")]), Owner()
 
     async def body(_):
-        one = worker.Worker("door", device, owner)
+        one = blind.Blind("door", device, owner)
         await one.start([], [], {})
         device.wait = True
         one.open(grant(1, "192.0.2.1"))
@@ -111,12 +113,54 @@ def test_a_failure_of_one_open_does_not_repeat_the_opens_before_it(monkeypatch):
     assert device.said == [("open", "192.0.2.%d" % number) for number in (1, 2, 3, 4)]
 
 
+def test_a_failure_of_one_opening_does_not_repeat_the_opening_before_it(monkeypatch):
+    class Each(Blind):
+        async def open(self, grant, seconds):
+            await Blind.open(self, grant, seconds)
+            self.said[-1] = grant.openings
+
+    device, owner = Each([None, PortError("device", "line lost")]), Owner()
+    dns, web = (("udp", 53),), (("tcp", 443),)
+
+    async def body(_):
+        one = blind.Blind("door", device, owner)
+        await one.start([], [], {})
+        one.open(replaced(grant(1), openings=dns + SSH + web))
+        await settled(lambda: owner.grants)
+        one.open(replaced(grant(1, seconds=600), openings=dns + SSH + web))  # another knock does repeat them
+        await settled(lambda: len(owner.grants) == 2)
+        await one.stop(False)
+
+    driven(body, monkeypatch)
+    assert device.said == [dns, SSH, web] * 2
+    assert [one.openings for one in owner.grants] == [dns + SSH + web] * 2
+
+
+def test_an_open_that_must_not_begin_is_not_told_as_opened(monkeypatch):
+    """The note could not be written (a full disk): log and status must not say that the command was run."""
+    device, owner = Blind(), Owner()
+    owner.begins = lambda who, number, openings: openings != SSH
+    dns = (("udp", 53),)
+
+    async def body(_):
+        one = blind.Blind("door", device, owner)
+        await one.start([], [], {})
+        one.open(grant(1))
+        one.open(replaced(grant(2, "192.0.2.2"), openings=dns + SSH))
+        await settled(lambda: not one.busy())
+        await one.stop(False)
+
+    driven(body, monkeypatch)
+    assert device.said == [("open", "192.0.2.2")]
+    assert [(one.id, one.openings) for one in owner.grants] == [(2, dns)]
+
+
 def test_the_late_close_of_a_process_before_us_does_not_take_the_note_of_an_extension(monkeypatch):
     device, owner = Blind(), Owner()
     device.seconds = 1
 
     async def body(_):
-        one = worker.Worker("door", device, owner)
+        one = blind.Blind("door", device, owner)
         old = replaced(grant(1), until=compat.wall() + 1)
         old = replaced(old, opened=old.opened + 1, until=old.until)  # late = opened + 1 > until
         await one.start([old], [], {1: {"door": SSH}})
