@@ -69,11 +69,12 @@ if MICROPYTHON:
         return open(path, "ab")
 
 else:
-    from time import monotonic as _monotonic
+    # On Linux the one that goes on while the machine sleeps: what is open then must not last longer for it.
+    _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
     def monotonic():
         """Returns milliseconds since some moment; never goes back and never wraps."""
-        return int(_monotonic() * 1000)
+        return int(time.clock_gettime(_CLOCK) * 1000)
 
     def only_in(data, alphabet):
         """Tells whether every byte of `data` is one of `alphabet` (both bytes)."""
