@@ -1,5 +1,6 @@
 """What the firewalld port says to a stand-in that answers as firewall-cmd 1.3.3 does; the real one is in tests/real."""
 
+from driving import drive, raised
 from tinyknop.ports import make
 from tinyknop.ports.firewalld import PRIORITIES
 
@@ -78,22 +79,6 @@ class FirewallCmd:
 
     def ours(self):
         return [rule for rule in self.rich if rule != OWNERS]
-
-
-def drive(coroutine):
-    try:
-        while True:
-            coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-
-
-def raised(coroutine):
-    try:
-        drive(coroutine)
-    except PortError as error:
-        return error.reason
-    raise AssertionError("not raised")
 
 
 def grant(id=1, source="192.0.2.7", openings=(("tcp", 22),), until=LATER, nat=None, destination="198.51.100.1"):

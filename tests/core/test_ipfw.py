@@ -1,5 +1,6 @@
 """What the ipfw port says to a stand-in that keeps and prints rules as ipfw(8) does. Never run on a real BSD."""
 
+from driving import drive, raised
 from tinyknop.ports import ipfw, make
 
 from tinyknop.compat import wall
@@ -77,22 +78,6 @@ class Ipfw:
 
     def held(self, where=1):
         return [(rule[0], rule[2]) for rule in self.rules if rule[1] == where]
-
-
-def drive(coroutine):
-    try:
-        while True:
-            coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-
-
-def raised(coroutine):
-    try:
-        drive(coroutine)
-    except PortError as error:
-        return error.reason
-    raise AssertionError("not raised")
 
 
 def grant(id=1, source="192.0.2.7", openings=(("tcp", 22),), until=LATER, nat=None, destination="198.51.100.1"):

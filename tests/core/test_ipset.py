@@ -1,5 +1,6 @@
 """The ipset port by its words alone: no root, no kernel."""
 
+from driving import at_once
 from tinyknop.ports import ipset
 from tinyknop.ports.carriers import netlink as carrier_module
 from tinyknop.ports.carriers.tape import Carrier as Tape
@@ -10,15 +11,6 @@ from tinyknop.grants import Grant
 
 EMPTY = "Name: knop\nType: hash:ip,port\nHeader: family inet hashsize 1024 maxelem 65536 timeout 0\nMembers:\n"
 EMPTY6 = EMPTY.replace("inet", "inet6").replace("knop", "knop6")
-
-
-def drive(coroutine):
-    """Runs a coroutine that never waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waits")
 
 
 def grant(number=1, source="192.0.2.7", openings=(("tcp", 22),), nat=None):
@@ -47,7 +39,7 @@ def raises(kind, call, *arguments):
 
 def test_open_adds_one_entry_per_opening_with_its_time():
     door, tape = port()
-    drive(door.open(grant(openings=(("tcp", 22), ("udp", 53))), 30))
+    at_once(door.open(grant(openings=(("tcp", 22), ("udp", 53))), 30))
     assert tape.lines == [
         "ipset add -exist knop 192.0.2.7,tcp:22 timeout 30",
         "ipset add -exist knop 192.0.2.7,udp:53 timeout 30",
@@ -56,8 +48,8 @@ def test_open_adds_one_entry_per_opening_with_its_time():
 
 def test_ipv6_goes_to_the_twin():
     door, tape = port()
-    drive(door.open(grant(source="2001:DB8:0::7"), 30))
-    drive(door.close(grant(source="2001:db8::7")))
+    at_once(door.open(grant(source="2001:DB8:0::7"), 30))
+    at_once(door.close(grant(source="2001:db8::7")))
     assert tape.lines == [
         "ipset add -exist knop6 2001:db8::7,tcp:22 timeout 30",
         "ipset del -exist knop6 2001:db8::7,tcp:22",
@@ -66,24 +58,24 @@ def test_ipv6_goes_to_the_twin():
 
 def test_no_remainder_becomes_for_ever():
     door, tape = port()
-    drive(door.open(grant(), 0))
-    drive(door.open(grant(), -5))
+    at_once(door.open(grant(), 0))
+    at_once(door.open(grant(), -5))
     assert tape.lines == ["ipset add -exist knop 192.0.2.7,tcp:22 timeout 1"] * 2
 
 
 def test_long_grant_is_cut_to_what_the_kernel_can_count_and_opened_again_for_the_rest():
     door, tape = port()
-    drive(door.open(grant(), 3000000))
-    drive(door.open(grant(), 3000000 - 2147000))
+    at_once(door.open(grant(), 3000000))
+    at_once(door.open(grant(), 3000000 - 2147000))
     assert door.longest == 2147483
     assert [line.split()[-1] for line in tape.lines] == ["2147483", "853000"]
 
 
 def test_longer_time_for_an_opening_renews_and_its_one_close_deletes():
     door, tape = port()
-    drive(door.open(grant(1), 30))
-    drive(door.open(grant(2), 300))
-    drive(door.close(grant(2)))
+    at_once(door.open(grant(1), 30))
+    at_once(door.open(grant(2), 300))
+    at_once(door.close(grant(2)))
     assert tape.lines == [
         "ipset add -exist knop 192.0.2.7,tcp:22 timeout 30",
         "ipset add -exist knop 192.0.2.7,tcp:22 timeout 300",
@@ -105,8 +97,8 @@ def owned(kind="hash:ip,port", more=" timeout 0", members=(), six=None):
     six = shown(kind, more, "knop6") if six is None else six
     try:
         door, tape = port(("ipset list knop6", six), ("ipset list knop", shown(kind, more, members=members)))
-        drive(door.start())
-        drive(door.start())  # again, as after a failure: nothing is said twice
+        at_once(door.start())
+        at_once(door.start())  # again, as after a failure: nothing is said twice
     finally:
         log.sink = kept
     tape.lines = []
@@ -115,10 +107,10 @@ def owned(kind="hash:ip,port", more=" timeout 0", members=(), six=None):
 
 def test_set_of_addresses_has_one_entry_per_source_while_any_opening_is_held():
     door, tape, said = owned("hash:ip")
-    drive(door.open(grant(openings=(("tcp", 22), ("udp", 53), ("icmp", 8))), 30))
-    drive(door.open(grant(2, openings=(("tcp", 80),)), 300))
-    drive(door.close(grant(openings=(("tcp", 22), ("udp", 53), ("icmp", 8)))))
-    drive(door.close(grant(2, openings=(("tcp", 80),))))
+    at_once(door.open(grant(openings=(("tcp", 22), ("udp", 53), ("icmp", 8))), 30))
+    at_once(door.open(grant(2, openings=(("tcp", 80),)), 300))
+    at_once(door.close(grant(openings=(("tcp", 22), ("udp", 53), ("icmp", 8)))))
+    at_once(door.close(grant(2, openings=(("tcp", 80),))))
     assert tape.lines == [
         "ipset add -exist knop 192.0.2.7 timeout 30",
         "ipset add -exist knop 192.0.2.7 timeout 300",
@@ -130,15 +122,15 @@ def test_set_of_addresses_has_one_entry_per_source_while_any_opening_is_held():
 
 def test_close_of_an_opening_leaves_an_entry_the_time_of_the_others():
     door, tape, _ = owned("hash:ip")
-    drive(door.open(grant(), 300))
-    drive(door.open(grant(2, openings=(("tcp", 80),)), 30))
-    drive(door.close(grant()))
+    at_once(door.open(grant(), 300))
+    at_once(door.open(grant(2, openings=(("tcp", 80),)), 30))
+    at_once(door.close(grant()))
     assert tape.lines[-1] == "ipset add -exist knop 192.0.2.7 timeout 30"
 
 
 def test_set_of_networks_is_told_addresses():
     door, tape, _ = owned("hash:net,port", members=("10.0.0.0/8,tcp:22 timeout 0 nomatch",))
-    drive(door.sync([(grant(), 30), (grant(2, "2001:db8::7"), 30)]))
+    at_once(door.sync([(grant(), 30), (grant(2, "2001:db8::7"), 30)]))
     assert tape.lines[2:] == [
         "ipset add -exist knop 192.0.2.7,tcp:22 timeout 30",
         "ipset add -exist knop6 2001:db8::7,tcp:22 timeout 30",
@@ -149,15 +141,15 @@ def test_set_without_time_outs_is_told_none_and_that_is_said_once():
     door, tape, said = owned(more=" forceadd")
     assert not door.self_timed and door.shared
     assert len(said) == 2 and "set knop has no time-outs" in said[0]
-    drive(door.open(grant(), 30))
-    drive(door.close(grant()))
+    at_once(door.open(grant(), 30))
+    at_once(door.close(grant()))
     assert tape.lines == ["ipset add -exist knop 192.0.2.7,tcp:22", "ipset del -exist knop 192.0.2.7,tcp:22"]
 
 
 def test_one_set_may_have_time_outs_and_the_other_none():
     door, tape, _ = owned(six=shown("hash:ip", "", "knop6"))
-    drive(door.open(grant(), 30))
-    drive(door.open(grant(2, "2001:db8::7"), 30))
+    at_once(door.open(grant(), 30))
+    at_once(door.open(grant(2, "2001:db8::7"), 30))
     assert tape.lines == ["ipset add -exist knop 192.0.2.7,tcp:22 timeout 30", "ipset add -exist knop6 2001:db8::7"]
     assert not door.self_timed
 
@@ -165,21 +157,21 @@ def test_one_set_may_have_time_outs_and_the_other_none():
 def test_entries_of_the_owner_are_neither_given_an_end_nor_deleted():
     for more, end in ((" timeout 0", " timeout 0 packets 3"), ("", "")):
         door, tape, _ = owned(more=more, members=("192.0.2.7,tcp:22" + end, "192.0.2.9,tcp:22" + end))
-        drive(door.sync([]))
-        drive(door.open(grant(), 30))
-        drive(door.close(grant()))
-        drive(door.stop(True))
+        at_once(door.sync([]))
+        at_once(door.open(grant(), 30))
+        at_once(door.close(grant()))
+        at_once(door.stop(True))
         assert tape.lines == ["ipset list knop", "ipset list knop6"]
 
 
 def test_set_without_time_outs_loses_only_what_we_wrote():
     door, tape, _ = owned(more="")
-    drive(door.open(grant(), 30))
+    at_once(door.open(grant(), 30))
     listing = shown(more="", members=("192.0.2.7,tcp:22", "192.0.2.8,tcp:22", "192.0.2.9,tcp:22"))
     tape.answers = [("ipset list knop6", shown(more="", name="knop6")), ("ipset list knop", listing)]
     tape.lines = []
-    drive(door.sync([(grant(2, "192.0.2.8"), 30)]))  # live, of a process before us
-    drive(door.sync([]))
+    at_once(door.sync([(grant(2, "192.0.2.8"), 30)]))  # live, of a process before us
+    at_once(door.sync([]))
     assert [line for line in tape.lines if "list" not in line] == [
         "ipset del -exist knop 192.0.2.7,tcp:22",
         "ipset del -exist knop 192.0.2.8,tcp:22",
@@ -188,33 +180,33 @@ def test_set_without_time_outs_loses_only_what_we_wrote():
 
 def test_close_that_failed_is_made_good_by_sync_in_a_set_without_time_outs():
     door, tape, _ = owned(more="", members=("192.0.2.7,tcp:22",))
-    drive(door.open(grant(), 30))
+    at_once(door.open(grant(), 30))
     tape.answers.append(("ipset del", PortError("tape", "no netlink")))
-    raises(PortError, lambda: drive(door.close(grant())))
+    raises(PortError, lambda: at_once(door.close(grant())))
     tape.answers.pop()
-    drive(door.sync([]))
+    at_once(door.sync([]))
     assert tape.lines[-2:] == ["ipset del -exist knop 192.0.2.7,tcp:22", "ipset list knop6"]
 
 
 def test_several_grants_close_at_once():
     door, tape = port()
     for number in (1, 2):
-        drive(door.open(grant(number, "192.0.2.%d" % number), 30))
-    drive(door.close(grant(1, "192.0.2.1"), grant(2, "192.0.2.2")))
+        at_once(door.open(grant(number, "192.0.2.%d" % number), 30))
+    at_once(door.close(grant(1, "192.0.2.1"), grant(2, "192.0.2.2")))
     assert tape.lines[2:] == ["ipset del -exist knop 192.0.2.1,tcp:22", "ipset del -exist knop 192.0.2.2,tcp:22"]
 
 
 def test_close_of_what_never_was_open_deletes_all_the_same():
     door, tape = port()
-    drive(door.close(grant()))
+    at_once(door.close(grant()))
     assert tape.lines == ["ipset del -exist knop 192.0.2.7,tcp:22"]
 
 
 def test_nat_and_strange_protocols_are_refused_and_their_close_is_silent():
     door, tape = port()
-    assert "NAT" in raises(PortError, lambda: drive(door.open(grant(nat=("10.0.0.2", 80)), 30)))
-    assert "icmp" in raises(PortError, lambda: drive(door.open(grant(openings=(("icmp", 8),)), 30)))
-    drive(door.close(grant(nat=("10.0.0.2", 80))))
+    assert "NAT" in raises(PortError, lambda: at_once(door.open(grant(nat=("10.0.0.2", 80)), 30)))
+    assert "icmp" in raises(PortError, lambda: at_once(door.open(grant(openings=(("icmp", 8),)), 30)))
+    at_once(door.close(grant(nat=("10.0.0.2", 80))))
     assert tape.lines == []
 
 
@@ -229,7 +221,7 @@ def test_sync_deletes_what_no_grant_explains_and_writes_only_what_is_not_right()
         (grant(2, "2001:db8::7", (("udp", 53),)), 9),
         (grant(3, "192.0.2.8"), 0),
     ]
-    drive(door.sync(live + [(grant(4, nat=("10.0.0.2", 80)), 20)]))
+    at_once(door.sync(live + [(grant(4, nat=("10.0.0.2", 80)), 20)]))
     assert tape.lines == [
         "ipset list knop",
         "ipset add -exist knop 192.0.2.7,tcp:22 timeout 20",
@@ -243,7 +235,7 @@ def test_sync_deletes_what_no_grant_explains_and_writes_only_what_is_not_right()
 
 def test_start_makes_missing_sets_and_leaves_good_ones():
     door, tape = port(("ipset list knop6", PortError("tape", "no such set")), ("ipset list knop", EMPTY))
-    drive(door.start())
+    at_once(door.start())
     assert tape.lines == [
         "ipset list knop -terse",
         "ipset list knop6 -terse",
@@ -260,22 +252,22 @@ def test_start_refuses_a_set_that_cannot_serve():
         (EMPTY.replace(" timeout 0", " timeout 0 bitmask 255.255.0.0"), "without a mask"),
     ):
         door, tape = port(("ipset list knop", wrong))
-        assert said in raises(PortError, drive, door.start())
+        assert said in raises(PortError, at_once, door.start())
 
 
 def test_set_for_ipv6_may_have_a_name_of_its_own():
     door, tape = port(options={"set6": "six"})
-    drive(door.open(grant(source="2001:db8::7"), 30))
+    at_once(door.open(grant(source="2001:db8::7"), 30))
     assert tape.lines == ["ipset add -exist six 2001:db8::7,tcp:22 timeout 30"]
     assert "--match-set six src,dst" in door.rule()
 
 
 def test_stop_deletes_only_ours_and_only_when_asked():
     door, tape = port()
-    drive(door.open(grant(), 30))
-    drive(door.stop(False))
+    at_once(door.open(grant(), 30))
+    at_once(door.stop(False))
     assert len(tape.lines) == 1
-    drive(door.stop(True))
+    at_once(door.stop(True))
     assert tape.lines[1:] == ["ipset del -exist knop 192.0.2.7,tcp:22"]
 
 

@@ -1,5 +1,6 @@
 """What the iptables port says, word for word, on a tape."""
 
+from driving import drive
 from tinyknop.ports import make
 from tinyknop.ports.carriers.tape import Tape
 from tinyknop.ports.shared.rules import recognised, timed
@@ -21,14 +22,6 @@ NAT_CHAINS = {
     "snat_chain": "SNAT, nat, POSTROUTING, 1, FWKNOP_POSTROUTING, 1",
     "masquerade_chain": "MASQUERADE, nat, POSTROUTING, 1, FWKNOP_MASQUERADE, 1",
 }
-
-
-def drive(coroutine):
-    try:
-        while True:
-            coroutine.send(None)
-    except StopIteration as end:
-        return end.value
 
 
 def grant(id="1", source="192.0.2.7", openings=(("tcp", 22),), until=LATER, nat=None, destination="10.9.9.9"):

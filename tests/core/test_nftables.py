@@ -3,6 +3,7 @@
 import errno
 import struct
 
+from driving import at_once
 from tinyknop.ports import nftables
 from tinyknop.ports.carriers.netlink import Carrier as Netlink
 from tinyknop.ports.carriers.tape import Carrier as Tape
@@ -42,15 +43,6 @@ ADD = "add element inet filter tinyknop_open4 { 192.0.2.7 . tcp . 22 timeout %ds
 DELETE = "delete element inet filter tinyknop_open4 { 192.0.2.7 . tcp . 22 }"
 
 
-def drive(coroutine):
-    """Runs a coroutine that never waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waits")
-
-
 def grant(number=1, source="192.0.2.7", openings=(("tcp", 22),), nat=None):
     return Grant(number, source, openings, 1700000000, 1700000030, "alice", nat, "0.0.0.0", source)
 
@@ -63,7 +55,7 @@ def port(*answers, options=None):
     given["where"] = "tinyknop.toml:7"
     given.update(options or {})
     door = nftables.Port("door", given, tape)
-    drive(door.start())
+    at_once(door.start())
     started, tape.lines = tape.lines, []
     return door, tape, started
 
@@ -132,13 +124,13 @@ def test_chain_of_iptables_is_refused_unless_it_is_named():
     tape = Tape()
     options = dict(nftables.OPTIONS)
     options["chain"] = "ip filter INPUT, ip6 filter INPUT"
-    drive(nftables.Port("door", options, tape).start())
+    at_once(nftables.Port("door", options, tape).start())
     assert "nft -a list chain ip6 filter INPUT" in tape.lines
 
 
 def test_open_is_one_transaction_then_a_look_at_the_rules():
     door, tape, _ = port()
-    drive(door.open(grant(openings=(("tcp", 22), ("udp", 53))), 30))
+    at_once(door.open(grant(openings=(("tcp", 22), ("udp", 53))), 30))
     lines = []
     for line in (ADD % 1, DELETE, ADD % 30):
         before, _, element = line.partition("{ ")
@@ -148,22 +140,22 @@ def test_open_is_one_transaction_then_a_look_at_the_rules():
 
 def test_ipv6_goes_to_the_other_set_in_one_spelling():
     door, tape, _ = port()
-    drive(door.open(grant(source="2001:DB8:0::7"), 0))
+    at_once(door.open(grant(source="2001:DB8:0::7"), 0))
     assert said(tape)[2] == "add element inet filter tinyknop_open6 { 2001:db8::7 . tcp . 22 timeout 1s }"
 
 
 def test_close_of_what_the_kernel_ended_already_is_no_error():
     door, tape, _ = port()
-    drive(door.close(grant()))
+    at_once(door.close(grant()))
     assert said(tape) == [ADD % 1, DELETE]
 
 
 def test_second_grant_of_an_element_neither_shortens_it_nor_closes_it():
     door, tape, _ = port()
-    drive(door.open(grant(1), 300))
-    drive(door.open(grant(2), 30))
-    drive(door.close(grant(1)))
-    drive(door.close(grant(2)))
+    at_once(door.open(grant(1), 300))
+    at_once(door.open(grant(2), 30))
+    at_once(door.close(grant(1)))
+    at_once(door.close(grant(2)))
     assert [line.split()[-2] for line in said(tape) if line.startswith("add")] == ("1s 300s 1s 300s 1s 30s 1s".split())
 
 
@@ -172,10 +164,10 @@ def test_claim_whose_time_is_over_keeps_nothing_open():
     now = [1000]
     nftables.monotonic = lambda: now[0]
     try:
-        drive(door.open(grant(1), 30))
-        drive(door.open(grant(2), 40))
+        at_once(door.open(grant(1), 30))
+        at_once(door.open(grant(2), 40))
         now[0] += 30000
-        drive(door.close(grant(2)))
+        at_once(door.close(grant(2)))
     finally:
         nftables.monotonic = compat.monotonic
     assert said(tape)[-1] == DELETE and door.claims == {}
@@ -184,14 +176,14 @@ def test_claim_whose_time_is_over_keeps_nothing_open():
 def test_failed_open_is_mended_once_and_leaves_no_claim():
     door, tape, _ = port()
     tape.answers.insert(0, (WRITE, PortError("tape", "the set is full")))
-    assert "full" in raises(PortError, lambda: drive(door.open(grant(), 30)))
+    assert "full" in raises(PortError, lambda: at_once(door.open(grant(), 30)))
     assert door.claims == {}
 
 
 def test_rule_that_is_gone_is_put_back_by_the_next_knock():
     door, tape, _ = port()
     tape.answers.insert(0, (LOOK, RULES.replace('"tinyknop_open4"', '"mine"')))
-    drive(door.open(grant(), 30))
+    at_once(door.open(grant(), 30))
     assert [line for line in said(tape) if line.startswith("insert rule") and "@tinyknop_open4" in line]
     assert "delete rule inet filter input handle 6" in said(tape)  # the one that was left, so that none is doubled
 
@@ -202,7 +194,7 @@ def test_sync_deletes_strays_and_leaves_what_is_right():
         "\t\t 192.0.2.7 . tcp . 22 timeout 30s expires 19s500ms,\n 192.0.2.8 . udp . 53 timeout 9m expires 992ms }"
     )
     door, tape, _ = port(("nft list set inet filter tinyknop_open4", elements))
-    drive(door.sync([(grant(), 20), (grant(2, "192.0.2.8", (("udp", 53),)), 100), (grant(3, "2001:db8::7"), 9)]))
+    at_once(door.sync([(grant(), 20), (grant(2, "192.0.2.8", (("udp", 53),)), 100), (grant(3, "2001:db8::7"), 9)]))
     head = "element inet filter tinyknop_open4 { "
     assert said(tape) == [
         "add " + head + "192.0.2.8 . udp . 53 timeout 1s, 192.0.2.9 . tcp . 22 timeout 1s }",
@@ -214,7 +206,7 @@ def test_sync_deletes_strays_and_leaves_what_is_right():
 
 def test_sync_passes_over_grants_that_cannot_be_opened():
     door, tape, _ = port()
-    drive(door.sync([(grant(openings=(("icmp", 8),)), 20)]))
+    at_once(door.sync([(grant(openings=(("icmp", 8),)), 20)]))
     assert said(tape) == [] and door.claims == {}
 
 
@@ -272,7 +264,7 @@ def test_nat_grants_become_elements_as_fwknopd_makes_rules():
 def test_nat_is_set_up_with_the_first_grant_that_needs_it():
     door, tape, started = port()
     assert not [line for line in started if "nat" in line or "forward" in line]
-    drive(door.open(grant(nat=Nat(False, "10.0.0.5", 80, "masquerade", False, True)), 30))
+    at_once(door.open(grant(nat=Nat(False, "10.0.0.5", 80, "masquerade", False, True)), 30))
     text = said(tape)
     assert "add chain inet tinyknop prerouting { type nat hook prerouting priority -110 ; policy accept ; }" in text
     assert "add chain inet tinyknop postrouting { type nat hook postrouting priority 90 ; policy accept ; }" in text
@@ -291,18 +283,18 @@ def test_what_cannot_be_opened_is_refused_and_its_close_is_silent():
         (grant(source="2001:db8::7", nat=Nat(False, "fd00::5", 80, "10.0.0.1", False, True)), "IPv6 addresses"),
         (grant(nat=Nat(False, "localhost", 80, None, False, True)), "address"),
     ):
-        assert why in raises(PortError, drive, door.open(wrong, 30))
-        drive(door.close(wrong))
+        assert why in raises(PortError, at_once, door.open(wrong, 30))
+        at_once(door.close(wrong))
     assert tape.lines == []
 
 
 def test_stop_takes_away_ours_and_only_when_asked():
     door, tape, _ = port()
-    drive(door.open(grant(), 30))
+    at_once(door.open(grant(), 30))
     tape.lines = []
-    drive(door.stop(False))
+    at_once(door.stop(False))
     assert said(tape) == []
-    drive(door.stop(True))
+    at_once(door.stop(True))
     assert said(tape)[-2:] == ["delete set inet filter tinyknop_open4", "delete set inet filter tinyknop_open6"]
     assert "delete rule inet filter input handle 7" in said(tape) and not [x for x in said(tape) if "handle 3" in x]
 
@@ -494,7 +486,7 @@ class Kernel:
 def told(kernel, *words, text=None):
     carrier = Netlink()
     carrier.socket = kernel
-    return drive(carrier.say(*words, text=text))
+    return at_once(carrier.say(*words, text=text))
 
 
 def answer(seq, code=0):

@@ -1,5 +1,6 @@
 """What the pf port says to a stand-in that keeps and prints rules as pfctl(8) does. Never run on a real BSD."""
 
+from driving import drive, raised
 from tinyknop.ports import make
 
 from tinyknop.compat import wall
@@ -61,22 +62,6 @@ def printed(rule):
     if "inet6" not in said:
         said.insert(3, "inet")
     return " ".join(said)
-
-
-def drive(coroutine):
-    try:
-        while True:
-            coroutine.send(None)
-    except StopIteration as end:
-        return end.value
-
-
-def raised(coroutine):
-    try:
-        drive(coroutine)
-    except PortError as error:
-        return error.reason
-    raise AssertionError("not raised")
 
 
 def grant(id=1, source="192.0.2.7", openings=(("tcp", 22),), until=LATER, nat=None, destination="198.51.100.1"):

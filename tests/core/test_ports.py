@@ -1,18 +1,11 @@
 """Ports are made from their tables, carriers are shared, and what cannot be meant is refused with a remedy."""
 
+from driving import drive
 from tinyknop.ports.carriers.tape import Tape
 
 from tinyknop import ports
 from tinyknop.errors import ConfigError, PortError
 from tinyknop.grants import Grant
-
-
-def drive(coroutine):
-    try:
-        while True:
-            coroutine.send(None)
-    except StopIteration as end:
-        return end.value
 
 
 def refused(call, *words):

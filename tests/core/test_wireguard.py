@@ -1,5 +1,6 @@
 """The wireguard port by its words alone: no interface, no root."""
 
+from driving import at_once
 from tinyknop.ports.carriers.tape import Carrier as Tape
 
 from tinyknop import ports
@@ -12,15 +13,6 @@ OWNERS = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 PEERS = "alice %s 10.8.0.2/32 fd08::2/128 /etc/wireguard/alice.psk,bob %s 10.8.0.3" % (ALICE, BOB)
 ADD = "wg set wg0 peer %s preshared-key /etc/wireguard/alice.psk allowed-ips 10.8.0.2/32,fd08::2/128" % ALICE
 REMOVE = "wg set wg0 peer %s remove" % ALICE
-
-
-def drive(coroutine):
-    """Runs a coroutine that never waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waits")
 
 
 def grant(number=1, stanza="alice", source="192.0.2.7", openings=(("udp", 51820),), nat=None):
@@ -45,33 +37,33 @@ def refused(**options):
 
 def test_open_adds_the_stanzas_peer_and_close_removes_it():
     port, tape = made()
-    drive(port.open(grant(), 30))
-    drive(port.close(grant()))
+    at_once(port.open(grant(), 30))
+    at_once(port.close(grant()))
     assert tape.lines == [ADD, REMOVE]
 
 
 def test_peer_without_a_preshared_key_names_none():
     port, tape = made()
-    drive(port.open(grant(stanza="bob"), 30))
+    at_once(port.open(grant(stanza="bob"), 30))
     assert tape.lines == ["wg set wg0 peer %s allowed-ips 10.8.0.3/32" % BOB]
 
 
 def test_peer_stays_while_another_source_or_opening_of_its_stanza_holds_it():
     port, tape = made()
-    drive(port.open(grant(), 30))
-    drive(port.open(grant(2, source="192.0.2.8"), 30))
-    drive(port.open(grant(3, openings=(("tcp", 22),)), 30))
+    at_once(port.open(grant(), 30))
+    at_once(port.open(grant(2, source="192.0.2.8"), 30))
+    at_once(port.open(grant(3, openings=(("tcp", 22),)), 30))
     tape.lines = []
-    drive(port.close(grant()))
-    drive(port.close(grant(2, source="192.0.2.8")))
+    at_once(port.close(grant()))
+    at_once(port.close(grant(2, source="192.0.2.8")))
     assert tape.lines == []
-    drive(port.close(grant(3, openings=(("tcp", 22),))))
+    at_once(port.close(grant(3, openings=(("tcp", 22),))))
     assert tape.lines == [REMOVE]
 
 
 def test_close_of_what_was_never_open_still_removes():
     port, tape = made()
-    drive(port.close(grant()))
+    at_once(port.close(grant()))
     assert tape.lines == [REMOVE]
 
 
@@ -81,13 +73,13 @@ def shown(*rows):
 
 def test_sync_removes_ours_without_a_grant_and_leaves_the_owners():
     port, tape = made(shown((ALICE, "10.8.0.2/32"), (OWNERS, "10.8.0.9/32"), (BOB, "10.8.0.3/32")))
-    drive(port.sync([(grant(stanza="bob"), 30)]))
+    at_once(port.sync([(grant(stanza="bob"), 30)]))
     assert tape.lines == ["wg show wg0 allowed-ips", REMOVE]
 
 
 def test_sync_adds_what_lives_and_puts_networks_right():
     port, tape = made(shown((BOB, "(none)"), (OWNERS, "10.8.0.9/32")))
-    drive(port.sync([(grant(), 30), (grant(2, stanza="bob"), 30)]))
+    at_once(port.sync([(grant(), 30), (grant(2, stanza="bob"), 30)]))
     assert sorted(tape.lines) == sorted(
         ["wg show wg0 allowed-ips", ADD, "wg set wg0 peer %s allowed-ips 10.8.0.3/32" % BOB]
     )
@@ -95,24 +87,24 @@ def test_sync_adds_what_lives_and_puts_networks_right():
 
 def test_sync_says_nothing_where_all_is_as_it_should_be():
     port, tape = made(shown((ALICE, "fd08::2/128 10.8.0.2/32")))
-    drive(port.sync([(grant(), 30)]))
+    at_once(port.sync([(grant(), 30)]))
     assert tape.lines == ["wg show wg0 allowed-ips"]
-    drive(port.close(grant()))
+    at_once(port.close(grant()))
     assert tape.lines[-1] == REMOVE
 
 
 def test_flush_removes_ours_and_a_plain_stop_nothing():
     port, tape = made(shown((ALICE, "10.8.0.2/32"), (OWNERS, "10.8.0.9/32")))
-    drive(port.stop())
+    at_once(port.stop())
     assert tape.lines == []
-    drive(port.stop(True))
+    at_once(port.stop(True))
     assert tape.lines == ["wg show wg0 allowed-ips", REMOVE]
 
 
 def test_interface_that_is_not_there_fails_the_start():
     port, _ = made(("wg show wg0", PortError("tape", "No such device")))
     try:
-        drive(port.start())
+        at_once(port.start())
     except PortError as error:
         assert "No such device" in str(error)
     else:
