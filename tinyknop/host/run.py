@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
 import socket
+import time
 import warnings
 
 from tinyknop import log
-from tinyknop.compat import monotonic
 from tinyknop.errors import TinyknopError
 from tinyknop.host.notify import READY, RELOADING, STOPPING, keep_alive, notify
 from tinyknop.host.tools import Tools
@@ -116,7 +117,7 @@ class Service:
         elif signal.SIGHUP in heard:
             self.say("SIGHUP")
             self.reloading = True
-            notify(RELOADING, "MONOTONIC_USEC=%d000" % monotonic())
+            notify(RELOADING, "MONOTONIC_USEC=%d" % (time.monotonic_ns() // 1000))
             self.loop.spawn(self.reload())
 
     def over(self, reason: str, status: int | None) -> None:
@@ -172,6 +173,34 @@ class Service:
             self.loop.stop()
 
 
+class Afterwards:
+    """Writes the log at the end of a turn of the loop: who reads it wakes up then, and no port has to wait for that."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.write = log.sink
+        self.lines: list[tuple[str, str]] = []
+        log.sink = self
+
+    def __call__(self, level: str, text: str) -> None:
+        """Keeps a line."""
+        if not self.lines:
+            self.loop.soon(self.flush)
+        self.lines.append((level, text))
+
+    def flush(self) -> None:
+        """Writes what was kept; what nobody takes is lost, as it is without us."""
+        lines, self.lines = self.lines, []
+        for level, text in lines:
+            with contextlib.suppress(Exception):
+                self.write(level, text)
+
+    def end(self) -> None:
+        """Has lines written at once again, as before."""
+        log.sink = self.write
+        self.flush()
+
+
 def counted(stanzas: Collection[Stanza]) -> str:
     """Returns "1 stanza" or "2 stanzas"."""
     return "%d stanza%s" % (len(stanzas), "" if len(stanzas) == 1 else "s")
@@ -210,7 +239,11 @@ def run(
         keep_alive(loop)
         gc.freeze()  # modules, tables and what was recovered stay: no later round need look at them
         loop.soon(service.act)  # what came while it started
-        loop.run()
+        kept = Afterwards(loop)
+        try:
+            loop.run()
+        finally:
+            kept.end()
         service.say("end")
     finally:
         service.unlisten()
