@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from tests.real.machine import Machine, joined, package
+from tests.need import lacking
+from tests.real.machine import ROOT, Machine, joined, package
 
 GATE = "192.0.2.1"
 LAPTOP = "192.0.2.2"
@@ -242,3 +243,44 @@ def test_commands_as_another_user_ask_for_more_and_get_nothing_of_ours(site):
     rows = dict(line.split(":\t", 1) for line in said.splitlines() if ":\t" in line)
     assert set(rows["Uid"].split()) == {"65534"}
     assert [rows[name] for name in ("CapEff", "CapPrm", "CapAmb")] == ["0" * 16] * 3
+
+
+OLD_UNIT = "/lib/systemd/system/fwknop-server.service"
+OLD_FILES = {
+    "/etc/fwknop/fwknopd.conf": "PCAP_INTF eth0;\n",
+    "/etc/fwknop/access.conf": "SOURCE ANY\nKEY_BASE64 %s\nHMAC_KEY_BASE64 %s\nOPEN_PORTS tcp/22\n",
+}
+
+
+def drop_in_of_the_docs():
+    """Returns the drop-in that docs/migration.md shows."""
+    with open(os.path.join(ROOT, "docs", "migration.md")) as file:
+        return file.read().split("```\n[Service]\n")[1].split("```")[0]
+
+
+def test_fwknops_own_unit_runs_ours_with_a_drop_in(site):
+    if not os.path.exists(OLD_UNIT):
+        lacking("the unit of Debian's fwknop-server")
+    lines = site.gate.say("cat /etc/tinyknop/alice.key").splitlines()
+    keys = dict(line.replace(":", " ").split() for line in lines if "KEY" in line)
+    site.gate.copy_in(OLD_UNIT, "/etc/systemd/system/fwknop-server.service")
+    site.gate.say("mkdir -p /etc/fwknop /etc/systemd/system/fwknop-server.service.d")
+    for path, text in OLD_FILES.items():
+        made = text % (keys["KEY_BASE64"], keys["HMAC_KEY_BASE64"]) if "%s" in text else text
+        site.gate.say("umask 077 && cat > " + path, text=made)
+    override = "/etc/systemd/system/fwknop-server.service.d/override.conf"
+    site.gate.say("cat > " + override, text="[Service]\n" + drop_in_of_the_docs())
+    site.gate.say("nft flush ruleset; iptables -P INPUT DROP; iptables -A INPUT -m state --state ESTABLISHED -j ACCEPT")
+    site.gate.say("systemctl daemon-reload && systemctl start fwknop-server")
+    try:
+        assert not site.greeted(knock=False)
+        assert site.greeted()
+        site.gate.say("systemctl reload fwknop-server")
+        site.gate.say("kill -KILL $(systemctl show -P MainPID fwknop-server)")
+        site.gate.say("for i in $(seq 50); do systemctl is-active -q fwknop-server && exit; sleep 0.2; done; exit 1")
+        assert site.greeted()
+        assert "granted  1" in site.gate.say("tinyknop status -c /etc/fwknop/fwknopd.conf")  # of the new process
+    finally:
+        said = site.gate.say("journalctl -u fwknop-server --no-pager", check=False)
+        site.gate.say("systemctl stop fwknop-server; rm %s; systemctl daemon-reload" % override)
+    assert "Traceback" not in said, said
