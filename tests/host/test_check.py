@@ -1,8 +1,14 @@
 """`tinyknop check` finds what the daemon would refuse at its start, and names what is not here yet."""
 
+import os
+import pathlib
+import pwd
+import tempfile
+
 import pytest
 
 from tests.host.texts import config
+from tests.need import lacking
 from tinyknop.host import cli
 
 
@@ -173,3 +179,42 @@ def test_an_rc_file_is_said_and_what_is_not_wise_of_it(tmp_path, capsys):
     path.write_text(text + "SPA_SERVER_PORT x\n")
     status, said = checked(path, capsys)
     assert status == 1 and said.startswith("%s:7: SPA_SERVER_PORT: 'x' is not a number" % path)
+
+
+@pytest.fixture
+def place():
+    """A folder that every user can look into."""
+    if os.geteuid():
+        lacking("only root may look with the eyes of others")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield pathlib.Path(folder)
+
+
+def test_what_the_daemons_user_cannot_read_is_found_before_the_start(place, capsys):
+    path = config(place, "[daemon]", '[daemon]\nuser = "nobody"')
+    path.chmod(0o600)
+    status, said = checked(path, capsys)
+    assert status == 1 and said.startswith("%s: " % path) and "(as user nobody, who has to own it)" in said
+    os.chown(path, pwd.getpwnam("nobody").pw_uid, -1)
+    assert checked(path, capsys)[0] == 0
+    key = place / "alice.key"
+    cli.main(["tinyknop", "keygen", "-o", str(key)])
+    text = path.read_text().split("\n")
+    path.write_text("\n".join(['key_file = "%s"' % key if line.startswith("key_base64") else line
+                               for line in text if not line.startswith("hmac_key_base64")]))  # fmt: skip
+    status, said = checked(path, capsys)
+    assert status == 1 and str(key) in said and "nobody" in said
+    os.chown(key, pwd.getpwnam("nobody").pw_uid, -1)
+    assert checked(path, capsys)[0] == 0
+
+
+def test_a_state_directory_that_serve_would_refuse_is_found(place, capsys):
+    path = config(place)
+    state = place / "state"
+    assert checked(path, capsys)[0] == 0
+    state.mkdir(mode=0o700)
+    assert checked(path, capsys)[0] == 0
+    os.chown(state, pwd.getpwnam("nobody").pw_uid, -1)
+    status, said = checked(path, capsys)
+    assert status == 1 and "the state directory is somebody else's" in said

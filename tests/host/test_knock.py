@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from tinyknop import log
+from tinyknop import client, log
 from tinyknop.host import cli, knock
 from tinyknop.seal import Keys, unseal
 
@@ -212,3 +212,12 @@ def test_then_runs_the_command_and_gives_its_status(key):
     assert (done.returncode, done.stdout, done.stderr) == (7, "-v\n", "")
     done = subprocess.run([*base, "/nonexistent/command"], env=env, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("--then: cannot run /nonexistent/command")
+
+
+def test_a_knock_without_an_address_says_what_that_means(key, capsys, monkeypatch):
+    monkeypatch.setattr(client, "send", lambda data, place: None)
+    words = ["tinyknop", "knock", "192.0.2.1", "-A", "tcp/22", "-k", key]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().err.startswith("note: no address in the knock")
+    assert cli.main([*words, "-a", "192.0.2.7"]) == 0
+    assert capsys.readouterr().err == ""

@@ -87,7 +87,7 @@ def test_everything_that_ails_has_its_line(daemon, capsys):
         "edge (cisco-ios): no answer, for 1 h (since ",
         "), owed 1",
         "open now: 980",
-        "7:  192.0.2.7  tcp/22  23 s left  alice",
+        "7:  192.0.2.7  tcp/22  23 s left  alice  port edge is down",
         "and 979 more: `tinyknop list` shows all",
         "closes owed: 1",
         "3:  192.0.2.7  tcp/22  by edge",

@@ -6,12 +6,14 @@ With --live it tries a running set-up instead, which `live.py` does.
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import pwd
 
 from tinyknop import config, net
 from tinyknop.errors import ConfigError
 from tinyknop.host import toml
-from tinyknop.host.serve import number_of, shut
+from tinyknop.host.serve import fit, number_of, shut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,6 +154,48 @@ def absent(settings: Settings) -> list[str]:
     return lines
 
 
+def startable(settings: Settings, path: str) -> None:
+    """Raises ConfigError for files and a state directory with which the daemon, started by root, would not start."""
+    if os.geteuid():  # only root may look with the eyes of others
+        return
+    if os.path.exists(settings.state_dir) and not is_fwknops(path):  # whose front end goes by other rules
+        fit(settings.state_dir, settings.user)
+    if settings.user and number_of(settings.user):
+        reason = refused_to(settings.user, path)
+        if reason:
+            raise ConfigError(*reason)
+
+
+def is_fwknops(path: str) -> bool:
+    """Tells whether a file is one of fwknop's."""
+    return not path.endswith((".toml", ".json"))
+
+
+def refused_to(user: str, path: str) -> tuple[str, str] | None:
+    """Returns (where, reason) of what a user cannot read of a configuration, or None."""
+    entry = pwd.getpwnam(user)
+    answer, question = os.pipe()
+    child = os.fork()
+    if child == 0:
+        found = None
+        try:
+            os.initgroups(user, entry.pw_gid)
+            os.setgid(entry.pw_gid)
+            os.setuid(entry.pw_uid)
+            config.load(path)
+        except ConfigError as error:
+            found = error.stage, "%s (as user %s, who has to own it)" % (error.reason, user)
+        finally:
+            os.write(question, json.dumps(found).encode())
+            os._exit(0)
+    os.close(question)
+    with os.fdopen(answer) as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    where, reason = json.loads(said or "null") or ("", "")
+    return (where, reason) if reason else None
+
+
 def outlets(settings: Settings) -> list[str]:
     """Returns a line for each port, and below it the rule that its owner must have."""
     import tinyknop.ports as ports  # mypy cannot see that ports/ is tinyknop.ports
@@ -267,6 +311,7 @@ def main(words: list[str]) -> int:
         return 0
     settings, stanzas = config.load(path)
     shut(path, stanzas)
+    startable(settings, path)
     lines = inlets(settings)
     for stanza in stanzas:
         lines += says(stanza)

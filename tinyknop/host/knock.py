@@ -225,6 +225,9 @@ def main(words: list[str]) -> int:
     place = located(target)
     client.send(data, place)
     log.debug("%d bytes sent to %s port %d over udp", len(data), client.printed(place), target.port)
+    if seconds is None and "address" not in target.places:
+        text = "no address in the knock: it opens for whoever sends it, and a server that wants one refuses it (-a, -R)"
+        print("note: " + text, file=sys.stderr)
     if seconds is not None and not wait(place, target, seconds):
         return 1
     if command:

@@ -63,11 +63,16 @@ def state(path: str, user: str | None = None) -> None:
     """
     try:
         os.makedirs(path, 0o700, exist_ok=True)
-        owned(path, user)
-        mode = os.stat(path).st_mode
+        fit(path, user)
     except OSError as error:
         reason = "cannot make the state directory (%s): make it, mode 0700, for the daemon's user" % error.strerror
         raise ConfigError(path, reason) from None
+
+
+def fit(path: str, user: str | None = None) -> None:
+    """Raises ConfigError for a state directory that others can look into, or that is somebody else's, or OSError."""
+    owned(path, user)
+    mode = os.stat(path).st_mode
     if stat.S_IMODE(mode) & 0o077:
         raise ConfigError(path, "others can look into the state directory: chmod 700 %s" % path)
 

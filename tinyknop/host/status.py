@@ -44,7 +44,7 @@ def ask(path: str, words: Sequence[str] = ()) -> Answer:
         except PermissionError:
             raise ConfigError(path, "only the daemon's user may ask: run it as that user or root") from None
         except OSError as error:
-            remedy = "does `tinyknop serve` run? With another state_dir, say -c FILE or --socket PATH"
+            remedy = "does the daemon run? With another state_dir, as fwknopd.conf has, say -c FILE or --socket PATH"
             raise ConfigError(path, "nobody answers (%s): %s" % (error.strerror or error, remedy)) from None
     try:
         answer = json.loads(pieces)
@@ -129,11 +129,13 @@ def opened(answer: Answer, now: int) -> list[str]:
     """Returns the lines about what is open, and about closes that some device has not confirmed."""
     grants = answer.get("grants", ())
     count = answer.get("open", len(grants))
+    down = {str(item.get("name")) for item in answer.get("ports", ()) if item.get("failure")}
     rows = []
     for grant in grants:
         left = "%d s left" % max(0, grant.get("until", now) - now)
         who = (str(grant.get("source", "")), _openings(grant), left, str(grant.get("stanza", "")))
-        rows.append(["%s:" % grant.get("id"), *who])
+        doubt = ", ".join(sorted(down.intersection(grant.get("ports", ()))))
+        rows.append(["%s:" % grant.get("id"), *who, "port %s is down" % doubt if doubt else ""])
     lines = ["open now: %d" % count] + table(rows)
     if count > len(rows):
         lines.append("  and %d more: `tinyknop list` shows all" % (count - len(rows)))
