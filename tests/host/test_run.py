@@ -20,7 +20,6 @@ async def turns():
 
 def test_what_a_knock_has_set_going_is_done_before_its_line_is_written(written):
     loop, order = Loop(), []
-    kept = Afterwards(loop)
 
     async def port():
         order.append(list(written))
@@ -30,12 +29,12 @@ def test_what_a_knock_has_set_going_is_done_before_its_line_is_written(written):
         loop.spawn(port())
         log.info("first %d", 1)
 
-    loop.soon(heard)
-    loop.run_until(turns())
-    assert order == [[]] and written == [("info", "first 1"), ("warning", "second")]
-    log.info("third")
-    assert len(written) == 2
-    kept.end()
+    with Afterwards(loop):
+        loop.soon(heard)
+        loop.run_until(turns())
+        assert order == [[]] and written == [("info", "first 1"), ("warning", "second")]
+        log.info("third")
+        assert len(written) == 2
     assert written[2:] == [("info", "third")]
     log.info("fourth")
     assert written[3:] == [("info", "fourth")]
@@ -50,9 +49,8 @@ def test_a_log_that_nobody_takes_ends_nothing_and_fills_no_memory(monkeypatch):
 
     monkeypatch.setattr(log, "sink", broken)
     loop = Loop()
-    kept = Afterwards(loop)
-    log.info("one")
-    log.info("two")
-    loop.run_until(turns())
+    with Afterwards(loop) as kept:
+        log.info("one")
+        log.info("two")
+        loop.run_until(turns())
     assert tried == ["one", "two"] and kept.lines == []
-    kept.end()

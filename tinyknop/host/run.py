@@ -120,6 +120,12 @@ class Service:
             notify(RELOADING, "MONOTONIC_USEC=%d" % (time.monotonic_ns() // 1000))
             self.loop.spawn(self.reload())
 
+    def go_on(self) -> None:
+        """Runs until something ends the daemon."""
+        self.loop.soon(self.act)  # what came while it started
+        with Afterwards(self.loop):
+            self.loop.run()
+
     def over(self, reason: str, status: int | None) -> None:
         """Ends the daemon for a reason of its own: a capture that is through (status None), or can go no further.
 
@@ -180,7 +186,10 @@ class Afterwards:
         self.loop = loop
         self.write = log.sink
         self.lines: list[tuple[str, str]] = []
+
+    def __enter__(self) -> Afterwards:
         log.sink = self
+        return self
 
     def __call__(self, level: str, text: str) -> None:
         """Keeps a line."""
@@ -195,8 +204,7 @@ class Afterwards:
             with contextlib.suppress(Exception):
                 self.write(level, text)
 
-    def end(self) -> None:
-        """Has lines written at once again, as before."""
+    def __exit__(self, *_: object) -> None:
         log.sink = self.write
         self.flush()
 
@@ -238,12 +246,7 @@ def run(
         notify(READY)
         keep_alive(loop)
         gc.freeze()  # modules, tables and what was recovered stay: no later round need look at them
-        loop.soon(service.act)  # what came while it started
-        kept = Afterwards(loop)
-        try:
-            loop.run()
-        finally:
-            kept.end()
+        service.go_on()
         service.say("end")
     finally:
         service.unlisten()
