@@ -162,16 +162,19 @@ def gated(ring, seen):
 def samples(judge, pools, count, rng, clock=time.perf_counter_ns):
     """Returns the times of `count` judgements by class, each of a fresh copy, so that no place in memory counts."""
     found = (array.array("Q"), array.array("Q"))
+    mixed = [(kind, payload) for kind, pool in enumerate(pools) for payload in pool]
+    rng.shuffle(mixed)  # or one class would lie elsewhere than the other, and evict other lines of the cache
+    kinds, packets = [kind for kind, _ in mixed], [bytes(bytearray(payload)) for _, payload in mixed]
     gc.collect()
     gc.disable()
     try:
         for _ in range(count):
-            bits = rng.getrandbits(32)
-            payload = bytes(bytearray(pools[bits & 1][(bits >> 1) % len(pools[0])]))
+            number = rng.getrandbits(32) % len(packets)
+            payload = bytes(bytearray(packets[number]))
             start = clock()
             judge(payload)
             end = clock()  # before anything that depends on the class
-            found[bits & 1].append(end - start)
+            found[kinds[number]].append(end - start)
     finally:
         gc.enable()
     return found
