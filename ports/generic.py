@@ -18,6 +18,7 @@ CARRIER = "serial"
 class Port:
     self_timed = False
     blind = True
+    tries = 1 << 30  # of a close: the line may be dead for hours
 
     def __init__(self, name, options, carrier):
         self.name, self.carrier = name, carrier

@@ -10,7 +10,7 @@ from .worker import Worker
 
 _PAUSE, _LONGEST_PAUSE = 1, 60  # seconds; twice that between the first two tries of a close, then twice as long
 _NOTED = ()  # an opening that is noted, and may be said again until that works
-_TRIES = 10  # of a close; then it stays owed, for a person to look at
+_TRIES = 10  # of a close, where the port does not say how many; then it stays owed, for a person to look at
 
 
 class Blind(Worker):
@@ -21,6 +21,7 @@ class Blind(Worker):
     def __init__(self, *words):
         super().__init__(*words)
         self._newest = {}  # grant id -> {opening: what was asked last, and is not said yet, or _NOTED}, until its close
+        self._saying_of: tuple = (None, [])  # grant, and those of its openings that were said
         self._tries = {}  # id of a grant whose close failed -> how often
         self._later = {}  # grant id -> Timer of a close that is to be said again
 
@@ -82,11 +83,13 @@ class Blind(Worker):
         """Opens one opening after the other: a kill then loses one at most. Returns what was begun."""
         begun = []
         for grant, left in pairs:
-            done = []
+            if self._saying_of[0] is not grant:  # or one of its openings failed, and those before it are through
+                self._saying_of = grant, []
+            done = self._saying_of[1]
             for opening in grant.openings:
-                if await self._said_once(grant, opening, left):
+                if opening not in done and await self._said_once(grant, opening, left):
                     done.append(opening)
-            if done:
+            if done or not grant.openings:
                 begun.append((part(grant, done), left))
         return begun
 
@@ -96,8 +99,6 @@ class Blind(Worker):
         if newest is None:  # somebody let go of it meanwhile
             return False
         waits = newest.get(opening)
-        if waits is None:  # it was said, and then another opening of the same grant failed
-            return True
         # What a later knock asks for as well has still to be noted when this is through.
         if waits is grant:
             if not self._owner.begins(self, grant.id, (opening,)):
@@ -113,16 +114,16 @@ class Blind(Worker):
             await self.port.close(*grants)
         except Exception as error:  # whatever it is, nobody else would say the close again
             tries = self._tries[number] = self._tries.get(number, 0) + 1
-            if tries < _TRIES:
+            if tries < getattr(self.port, "tries", _TRIES):
                 log.error("%s; trying again", error)
-                self._again(grants[0], number, min(_PAUSE * (1 << tries), _LONGEST_PAUSE))
+                self._again(grants[0], number, min(_PAUSE * (1 << min(tries, _TRIES)), _LONGEST_PAUSE))
             else:
                 log.error("%s; tried %d times, so the close of %s stays owed", error, tries, grants[0].source)
             return False
-        self._tries.pop(number, None)
         return True
 
     def _confirm(self, number):
+        self._tries.pop(number, None)
         if number in self._owed:
             self._newest.pop(number, None)
         super()._confirm(number)

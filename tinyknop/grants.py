@@ -24,18 +24,21 @@ class Grants:
         self._ids = {}  # what was asked -> id, so that a second knock extends
         self.last = 0  # the highest id that was ever in use
 
+    def known(self, grant):
+        """Returns the live grant that this one would extend, or None."""
+        return self.live.get(self._ids.get(_same(grant)))
+
     def add(self, grant):
         """Enters a grant; returns it with its id, and with the later end where the same is already open."""
-        same = _same(grant)
-        known = self.live.get(self._ids.get(same))
+        known = self.known(grant)
         until = grant.until
         if known is not None:
-            until = max(until, known.until)
+            until = max(until, grant.opened + seconds_left(known, grant.opened))
         number = known.id if known is not None else grant.id or self.last + 1
         self.last = max(self.last, number)
         grant = replaced(grant, id=number, until=until)
         self.live[number] = grant
-        self._ids[same] = number
+        self._ids[_same(grant)] = number
         return grant
 
     def remove(self, number):

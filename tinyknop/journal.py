@@ -81,9 +81,12 @@ class Journal:
             log.warning("%s: cannot be written anew: %s", self.path, error)
 
     async def compact(self, entries):
-        """Does the same with pauses: with thousands of grants it takes a second."""
+        """Does the same with pauses: with thousands of grants it takes a second.
+
+        `entries` returns them when it begins: what comes between that and the first line would be lost.
+        """
         try:
-            for _ in self.renewal(entries):
+            for _ in self.renewal(entries()):
                 await loop.sleep(0)
         except OSError as error:
             log.warning("%s: cannot be written anew: %s", self.path, error)

@@ -109,14 +109,15 @@ class Keeper:
             reason = self.workers[name].impossible(asked)
             if reason is not None:
                 raise Rejected("nat", reason)
-        known = len(self.grants.live)
+        known = self.grants.known(asked)
         grant = self.grants.add(asked)
         held = list(names) + [name for name in self._names.get(grant.id, ()) if name not in names]
         try:
             self._journal.opened(grant, held, any([self.workers[name].port.outlives_us for name in names]))
         except Rejected:
-            if len(self.grants.live) > known:
-                self.grants.remove(grant.id)
+            self.grants.remove(grant.id)
+            if known is not None:
+                self.grants.add(known)
             raise
         self._names[grant.id] = held
         if together:
@@ -127,8 +128,9 @@ class Keeper:
         return grant
 
     def opened(self, worker, grant):
-        """Takes it that a port has opened a grant, or a part of it."""
-        self.says.added(worker, grant)
+        """Takes it that a port has opened a grant, or a part of it; no openings: others hold them already."""
+        if grant.openings:
+            self.says.added(worker, grant)
         missing = self._together.get(grant.id)
         if missing is not None and worker.name in missing:
             missing.remove(worker.name)
@@ -211,7 +213,7 @@ class Keeper:
         self._journal.closed(number)
         self._dismiss()
         if self._journal.overgrown(len(self.grants.live) + len(self._owed)):
-            self.loop.spawn(self._journal.compact(self._entries()))
+            self.loop.spawn(self._journal.compact(self._entries))
 
     def idle(self):
         """Tells whether all is said, and nothing is open that the end of the daemon would close."""
@@ -263,13 +265,13 @@ class Keeper:
     async def settle(self, changed, taken):
         """Ends the ports of the old configuration, or of the new one where it was not `taken` after all."""
         settings, stanzas, carriers, kept, fresh = changed
-        gone, old = [worker for worker, _ in fresh], {}
+        gone, left = [worker for worker, _ in fresh], carriers
         if taken:
-            old, self._carriers = self._carriers, carriers
+            left, self._carriers = self._carriers, carriers
             self._take(settings, stanzas)
             gone = self._install(kept, fresh)
         await self._leave(gone)
-        await _stopped([carrier for name, carrier in old.items() if carriers.get(name) is not carrier])
+        await _stopped([carrier for name, carrier in left.items() if self._carriers.get(name) is not carrier])
         asked, _ = self._needed(self._settings, self._stanzas)
         self._leaving = [name for name in self.workers if name not in asked]
         self._dismiss()
@@ -299,7 +301,7 @@ class Keeper:
         for worker, live in fresh:
             self.workers[worker.name] = worker
             now = {n: grant for n, grant in self.grants.live.items() if worker.name in self._names[n]}
-            opened = [grant for number, grant in now.items() if live.get(number) != grant]
+            opened = [grant for n, grant in now.items() if live.get(n) != grant or n in self._together]
             worker.inherit(opened, [live[number] for number in live if number not in now], self._owed_by(worker.name))
         return gone
 

@@ -87,6 +87,7 @@ class Lines:
                 self._since = None
         if self._file is not None:
             self._file.close()
+            self._file = None  # or where it cannot be opened again, every later line would be a fault
         self._file = compat.append_to(self.path)
         self._count = count + len(since)
         self._torn = False

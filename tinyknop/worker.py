@@ -6,7 +6,7 @@ exactly what is wanted (`sync`), with back-off, until that succeeds; only then a
 
 from . import compat, log, loop
 from .errors import PortError
-from .grants import Book, timed
+from .grants import Book, part, timed
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1, 60  # seconds between two tries of a port that fails
 _PATIENCE = 1000  # ms that a device which outlives us gets at the start
@@ -100,9 +100,7 @@ class Worker:
 
     def open(self, grant):
         """Wants a grant open, or open longer."""
-        needed = self.book.enter(grant)
-        if needed is not None:
-            self._want(needed)
+        self._want(self.book.enter(grant) or part(grant, ()))  # nothing of it: it counts once what holds it was said
 
     def _want(self, grant):
         self._queue.put((grant, None))
@@ -252,10 +250,11 @@ class Worker:
 
     async def _begun(self, pairs):
         """Opens; returns the pairs of (grant, seconds) that were opened."""
-        if len(pairs) > 1:
-            await self.port.open_all(pairs)
-        elif pairs:
-            await self.port.open(*pairs[0])
+        said = [pair for pair in pairs if pair[0].openings]
+        if len(said) > 1:
+            await self.port.open_all(said)
+        elif said:
+            await self.port.open(*said[0])
         return pairs
 
     async def _ended(self, grants, number):
@@ -289,8 +288,9 @@ class Worker:
         tells = getattr(self.port, "self_timed", False) and hasattr(self.port, "open_all")
         if prepare and tells and len(live) <= _MANY:
             # What was extended and not told yet may be short by less than the port looks at. To tell 100,000 takes 7 s.
-            for at in range(0, len(live), _TOGETHER):
-                await self.port.open_all(timed([grant for grant, _ in live[at : at + _TOGETHER]], compat.wall()))
+            left = self.book.live()  # what was closed amidst the comparison must not open again
+            for at in range(0, len(left), _TOGETHER):
+                await self.port.open_all(timed(left[at : at + _TOGETHER], compat.wall()))
         for number in owed:
             self._confirm(number)
         self._renew(max([pair[1] for pair in live] or [0]))

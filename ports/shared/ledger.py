@@ -61,6 +61,8 @@ class Ledger:
         limit = max(now, goal, self.wrote.get(rule, 0))
         left = [text for text in texts if expiry(text) == goal or expiry(text) > limit]
         drop = [text for text in texts if text not in left]
+        if goal in map(expiry, left):
+            self.wrote[rule] = max(self.wrote.get(rule, 0), goal)  # before us, or we did: a clock set back shows it
         if not goal or goal in map(expiry, left):
             return None, drop, left
         self.wrote[rule] = limit  # even if the answer gets lost

@@ -1,6 +1,6 @@
 """Grants and books: a second knock extends, and the end of one grant never closes what another holds open."""
 
-from tinyknop.grants import Book, Ends, Grant, Grants, first, seconds_left, timed
+from tinyknop.grants import Book, Ends, Grant, Grants, first, replaced, seconds_left, timed
 
 SSH, DNS = ("tcp", 22), ("udp", 53)
 
@@ -21,6 +21,13 @@ def test_a_shorter_second_knock_shortens_nothing():
     grants = Grants()
     grants.add(grant(None, 150))
     assert grants.add(grant(None, 120)).until == 150
+
+
+def test_an_extension_gives_no_more_than_the_time_left_where_the_clock_was_a_day_ahead_before_a_restart():
+    grants = Grants()
+    first = grants.add(replaced(grant(None, 86430), opened=86400))
+    second = grants.add(grant(None, 120))
+    assert second.id == first.id and second.until == 130
 
 
 def test_grants_of_other_sources_and_openings_get_ids_of_their_own():

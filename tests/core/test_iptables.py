@@ -278,6 +278,15 @@ def test_a_clock_set_back_retimes_what_is_open():
     assert tape.lines == [LIST] + transaction(*change)
 
 
+def test_a_clock_set_back_after_a_restart_retimes_what_is_open():
+    """The rule was written by the process before us; what a grant has explained is no rule of others."""
+    port, tape, _ = started(HOOKED + "-A FWKNOP_INPUT " + rule(LATER + 5000))
+    drive(port.sync([(grant(until=LATER + 5000), 30)]))
+    tape.lines = []
+    drive(port.sync([(grant(until=LATER), 30)]))
+    assert "  -D FWKNOP_INPUT " + rule(LATER + 5000) in tape.lines
+
+
 def test_sync_closes_what_is_due_keeps_what_lives_and_leaves_others_alone():
     held = ((NOW - 5, "10.0.0.1/32"), (LATER, "10.0.0.2/32"), (LATER,))
     listing = HOOKED + "-A FWKNOP_INPUT -s 10.9.9.9/32 -j ACCEPT\n-A FWKNOP_INPUT\n-A OTHER " + rule(5)

@@ -60,9 +60,9 @@ class Device:
         self.left = flush
 
 
-def asked(source="192.0.2.7"):
+def asked(source="192.0.2.7", seconds=60, stanza="alice"):
     now = keeper.compat.wall()
-    return Grant(None, source, (("tcp", 22),), now, now + 60, "alice", None, "0.0.0.0", source)
+    return Grant(None, source, (("tcp", 22),), now, now + seconds, stanza, None, "0.0.0.0", source)
 
 
 def driven(body, blind=False):
@@ -158,6 +158,34 @@ def test_where_all_are_required_a_command_that_must_not_begin_takes_the_grant_ba
         assert not far.held
 
     driven(body, True)
+
+
+def test_where_all_are_required_what_another_grant_holds_for_longer_counts_as_open():
+    async def body(one, near, far):
+        one.open(asked(seconds=90), ("near",))
+        await settled(lambda: near.held)
+        grant = one.open(asked(stanza="bob"), Stanza.ports, True)
+        await settled(lambda: far.held and not one._together)
+        near.broken = True
+        one.workers["near"].resync()
+        await settled(lambda: one.workers["near"].failure)
+        assert far.held and grant.id in one.grants.live
+
+    driven(body)
+
+
+def test_where_all_are_required_a_reload_before_all_have_opened_takes_nothing_back_later():
+    async def body(one, near, far):
+        new = DEVICES["new"] = Device()
+        opening, far.open = far.open, lambda grant, seconds: loop.sleep(60)
+        grant = one.open(asked(), Stanza.ports, True)
+        await settled(lambda: near.held)
+        changed = await one.change(*another({"near": {"kind": "near"}, "far": {"kind": "new"}}, "near", "far"))
+        await one.settle(changed, True)
+        await settled(lambda: new.held and not one._together)
+        assert grant.id in one.grants.live and opening
+
+    driven(body)
 
 
 def test_where_all_are_required_a_port_that_fails_later_takes_nothing_back():
@@ -304,6 +332,48 @@ def test_a_kill_loses_no_command_that_waits_and_repeats_none_whatever_a_reload_c
     driven(body, True)
 
 
+def test_a_knock_that_cannot_be_journaled_gives_no_more_time():
+    async def body(one, near, far):
+        grant = one.open(asked(), ("near",))
+        append, one._journal._lines.append = one._journal._lines.append, full
+        for longer in (asked(seconds=600), asked("192.0.2.8")):
+            try:
+                one.open(longer, ("near",))
+            except Rejected as error:
+                assert error.stage == "full"
+            else:
+                raise AssertionError("opened")
+        assert list(one.grants.live.values()) == [grant]
+        one._journal._lines.append = append
+        assert one.open(asked(seconds=90), ("near",)).id == grant.id
+
+    driven(body)
+
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+
+def test_what_comes_just_before_the_journal_is_written_anew_is_in_it():
+    """Or a kill would leave open what nobody closes, and open again what was closed by hand."""
+
+    async def body(one, near, far):
+        first, second = [one.open(asked("192.0.2.%d" % number), ("near",)) for number in (1, 2)]
+        await settled(lambda: len(near.held) == 2)
+        one._journal._lines.overgrown = lambda needed: True
+        one._owed = {first.id: (first, ["near"]), second.id: (second, ["near"])}
+        one.closed(one.workers["near"], first.id)  # begins to write anew in the next turn
+        one.closed(one.workers["near"], second.id)
+        del one.grants.live[first.id], one.grants.live[second.id]
+        third = one.open(asked("192.0.2.3"), ("near",))
+        await settled(lambda: not one._journal._compacts)
+        assert [grant for grant, _ in one._journal.load()] == [third]
+        for number in (first.id, second.id):
+            one._ends.drop(number)
+
+    driven(body)
+
+
 def test_a_report_of_many_is_said_in_parts_and_is_json():
     async def body(one, near, far):
         for number in range(250):
@@ -316,6 +386,35 @@ def test_a_report_of_many_is_said_in_parts_and_is_json():
         assert [row["id"] for row in said["grants"]] == list(range(1, 251))
         assert said["owed"] == [] and said["open"] == 250 and said["none"] is None
         assert json.loads(b"".join(list(_parts({}, json.dumps)))) == {}
+
+    driven(body)
+
+
+def test_a_configuration_that_is_not_taken_leaves_its_carriers():
+    """A serial line would be held for ever, and no later reload could have it."""
+
+    class Carrier:
+        stopped = []
+
+        def __init__(self, name):
+            self.name = name
+
+        async def stop(self):
+            self.stopped.append(self.name)
+
+    async def body(one, near, far):
+        kept, keeper.ports.carrier = keeper.ports.carrier, lambda name, options: Carrier(name)
+        try:
+            settings, stanzas = another(Settings.ports, "near", "far")
+            settings.carriers = {"line": {"kind": "serial"}}
+            await one.settle(await one.change(settings, stanzas), False)
+            assert Carrier.stopped == ["line"]
+            await one.settle(await one.change(settings, stanzas), True)
+            assert Carrier.stopped == ["line"]
+            await one.settle(await one.change(Settings, [Stanza]), True)
+            assert Carrier.stopped == ["line", "line"]
+        finally:
+            keeper.ports.carrier = kept
 
     driven(body)
 

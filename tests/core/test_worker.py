@@ -467,6 +467,32 @@ def test_a_device_that_ends_grants_itself_is_told_their_time_anew_at_the_start()
     driven(device, body)
 
 
+def test_what_is_closed_amidst_the_first_comparison_is_not_told_anew():
+    class Timed(Device):
+        self_timed = True
+
+        async def sync(self, live):
+            await Device.sync(self, live)
+            one.close(grant(1))  # by hand, long before its end
+            await self.pause()
+
+        async def open_all(self, pairs):
+            self.held += [pair[0].source for pair in pairs]
+
+    device, one = Timed(), None
+
+    async def body(made):
+        nonlocal one
+        one = made
+        await one.start([grant(1)], [], {})
+        device.sync = lambda live: Device.sync(device, live)
+        await settled(one, lambda: not one.owes() and not one.busy())
+        assert device.held == []
+        await one.stop(False)
+
+    assert driven(device, body) == [1]
+
+
 def test_a_burst_is_told_in_parts():
     class Many(Device):
         parts = []

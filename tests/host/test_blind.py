@@ -136,6 +136,30 @@ def test_a_failure_of_one_opening_does_not_repeat_the_opening_before_it(monkeypa
     assert [one.openings for one in owner.grants] == [dns + SSH + web] * 2
 
 
+def test_a_failure_of_one_opening_repeats_none_before_it_though_a_later_knock_waits(monkeypatch):
+    class Each(Blind):
+        async def open(self, grant, seconds):
+            await Blind.open(self, grant, seconds)
+            self.said[-1] = grant.openings
+
+    device, owner = Each([None, PortError("device", "line lost")]), Owner()
+    both = (("udp", 53),) + SSH
+
+    async def body(_):
+        one = blind.Blind("door", device, owner)
+        await one.start([], [], {})
+        device.wait = True
+        one.open(replaced(grant(1), openings=both))
+        await loop.sleep(0.01)
+        one.open(replaced(grant(1, seconds=600), openings=both))
+        device.wait = False
+        await settled(lambda: len(owner.grants) == 2)
+        await one.stop(False)
+
+    driven(body, monkeypatch)
+    assert device.said == [both[:1], both[1:]] * 2
+
+
 def test_an_open_that_must_not_begin_is_not_told_as_opened(monkeypatch):
     """The note could not be written (a full disk): log and status must not say that the command was run."""
     device, owner = Blind(), Owner()
@@ -153,6 +177,34 @@ def test_an_open_that_must_not_begin_is_not_told_as_opened(monkeypatch):
     driven(body, monkeypatch)
     assert device.said == [("open", "192.0.2.2")]
     assert [(one.id, one.openings) for one in owner.grants] == [(2, dns)]
+
+
+def test_a_close_is_said_as_often_as_its_port_wants(monkeypatch):
+    """A router whose cable was cut for an hour is no command that fails for good."""
+
+    class Far(Blind):
+        tries = 1 << 30
+        away = 12
+
+        async def close(self, grant):
+            self.away -= 1
+            if self.away:
+                raise PortError("device", "no answer")
+            await Blind.close(self, grant)
+
+    device, owner = Far(), Owner()
+    monkeypatch.setattr(blind, "_LONGEST_PAUSE", 0.002)
+
+    async def body(_):
+        one = blind.Blind("door", device, owner)
+        await one.start([], [], {})
+        one.open(grant(1))
+        one.close(grant(1))
+        await settled(lambda: owner.confirmed)
+        await one.stop(False)
+
+    driven(body, monkeypatch)
+    assert device.said == [("open", "192.0.2.7"), ("close", "192.0.2.7")]
 
 
 def test_the_late_close_of_a_process_before_us_does_not_take_the_note_of_an_extension(monkeypatch):

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from tinyknop import log, loop
+from tinyknop import compat, log, loop
 from tinyknop.control import Door
 from tinyknop.lines import Lines
 
@@ -48,3 +48,21 @@ def test_nobody_else_may_connect_while_the_socket_is_made(tmp_path, monkeypatch)
     finally:
         os.umask(kept)
     assert scheduler
+
+
+def test_a_file_that_cannot_be_opened_after_it_was_written_anew_is_opened_by_the_next_line(tmp_path, monkeypatch):
+    lines, real = Lines(str(tmp_path / "lines")), compat.append_to
+    lines.append(b"one\n")
+
+    def opened(path):
+        if not path.endswith(".new"):
+            raise OSError(23, "Too many open files in system")
+        return real(path)
+
+    monkeypatch.setattr(compat, "append_to", opened)
+    for write in (lambda: lines.rewrite([b"two\n"]), lambda: lines.append(b"three\n")):
+        with pytest.raises(OSError):
+            write()
+    monkeypatch.setattr(compat, "append_to", real)
+    lines.append(b"four\n")
+    assert (tmp_path / "lines").read_bytes() == b"two\nfour\n"
