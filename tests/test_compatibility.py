@@ -68,6 +68,15 @@ def test_a_row_says_same_better_or_not_and_the_last_two_say_how_or_why(heading):
         assert how == "same" or why, name
 
 
+def test_every_row_has_the_cells_of_its_table():
+    """A row of two or more is a slip of the pen; a name stands for one difference."""
+    for part in TABLE.split("\n## ")[1:]:
+        sizes = {len(re.split(r"(?<!\\)\|", line)) for line in part.splitlines() if line.startswith("|")}
+        assert len(sizes) == 1, part[:60]
+    named = re.findall(r"^\| ([a-z0-9-]+) \|", TABLE, re.M)
+    assert len(named) == len(set(named))
+
+
 def test_a_difference_that_is_called_by_name_is_described():
     named = set(re.findall(r"^\| ([a-z0-9-]+) \|", TABLE, re.M))
     assert len(named) > 40

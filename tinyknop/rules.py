@@ -30,6 +30,7 @@ def given(stanza, packet, datagram, forwarded, now, settings):
     if stanza.require_user is not None and stanza.require_user != packet.username:
         raise Rejected("user", "the user name is not the one that the stanza requires")
     nat = _nat(stanza, packet, settings)
+    nat = None if stanza.cycle is not None else nat  # commands are told nothing of it
     source, sender = net.printed(source), net.printed(datagram.source)
     if nat is not None:
         nat = same_family(source, nat, stanza.force_nat is not None)

@@ -104,8 +104,7 @@ def _unchanged(value):
 
 def key_text(value, warn):
     """Reads a passphrase: its bytes as written."""
-    _unchanged(value)
-    return value.encode()
+    return passphrase(value, warn).encode()
 
 
 def key_base64(value, warn):
@@ -174,8 +173,12 @@ def inside(value, warn):
 
 
 def passphrase(value, warn):
-    """Reads the passphrase of a GPG key."""
+    """Reads a passphrase as text; fwknopd takes blanks at its end for a part of it, which nobody can see."""
     _unchanged(value)
+    if value[-1:] in (" ", "\t"):
+        if warn is None:
+            raise ValueError("ends in a blank: cut it, or write the key in base64")
+        warn("ends in a blank, which is part of it: cut it on both sides, or write the key in base64")
     return value
 
 
@@ -292,7 +295,7 @@ class Stanza:
 
     def _parse(self, entries):
         for name, value, where in entries:
-            if name in _SECRETS and value.upper() == "__CHANGEME__":
+            if name in _SECRETS and value.strip().upper() == "__CHANGEME__":
                 raise ConfigError(where, _UNCHANGED % (name, entries[0][1], where.rpartition(":")[0]))
         values, places = KEYWORDS.read(entries, self._warn)
         for name in _PLAIN_NAMES:

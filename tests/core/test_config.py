@@ -80,6 +80,13 @@ def test_a_value_ends_at_the_semicolon_and_its_blanks_are_cut():
     ]
 
 
+def test_blanks_at_the_end_of_a_passphrase_are_part_of_it():
+    text = "SOURCE ANY\nKEY: a  b \nHMAC_KEY\tc\t; no more\nGPG_DECRYPT_PW d \r\nREQUIRE_USERNAME bob \n"
+    values = [value for _, value in stanzas(a_conf=text)[0]]
+    assert values == ["ANY", "a  b ", "c\t", "d ", "bob"]
+    assert "give HMAC_KEY a value" in refusal(lambda: stanzas(a_conf=text + "HMAC_KEY  ;\n")).reason
+
+
 def test_comments_begin_a_line():
     assert conf("# a\n; b\n\r\n\n\0x\n# \xe9\xff\nA b\n") == [("A", "b")]
     said = []

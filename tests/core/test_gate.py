@@ -273,6 +273,14 @@ def test_a_cycle_takes_the_first_opening_for_as_long_as_the_client_asks():
     assert judge(knock("192.0.2.7,reboot now", message_type=0), stanza).stage == "openings"
 
 
+def test_a_cycle_runs_whatever_host_a_packet_names_for_nat():
+    stanza = Stanza(cycle=("open", "close"))
+    for host in ("0.0.0.0", "no.such.host.example", "10.0.0.5"):
+        grant = judge(knock(nat_access=host + ",22"), stanza, settings=Inwards).grant
+        assert grant.nat is None and grant.openings == (("tcp", 22),)
+    assert judge(knock(nat_access="10.0.0.5,22"), stanza).stage == "disabled"
+
+
 def test_http_is_decoded_where_it_is_on():
     class Web(Settings):
         http = True

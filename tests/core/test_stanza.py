@@ -189,6 +189,17 @@ def test_nat_is_led_to_an_address_and_a_port():
     assert made(("FORCE_SNAT", "192.0.2.1"), ("FORWARD_ALL", "Y")).force_nat == ("0.0.0.0", 0)
 
 
+def test_a_passphrase_that_ends_in_a_blank_is_told_of():
+    for name in ("KEY", "HMAC_KEY", "GPG_DECRYPT_PW"):
+        assert "ends in a blank" in refusal((name, "abc ")).reason
+        more = () if name != "GPG_DECRYPT_PW" else (("GPG_DISABLE_SIG", "Y"),)
+        one, said = lenient((name, "abc\t"), *more)
+        assert [text for text in said if "ends in a blank" in text]
+        phrase = one.gpg and one.gpg.password.encode()
+        assert {"KEY": one.keys.key, "HMAC_KEY": one.keys.hmac_key, "GPG_DECRYPT_PW": phrase}[name] == b"abc\t"
+    refusal(("KEY", "__CHANGEME__ "), warn=[].append)
+
+
 def test_gpg_needs_a_passphrase_or_none_and_to_know_who_signs():
     assert made(("GPG_REMOTE_ID", "ABCD1234")).gpg is None
     gpg = made(("GPG_DECRYPT_PW", "secret"), ("GPG_REMOTE_ID", "ABCD1234, 12345678")).gpg

@@ -152,8 +152,17 @@ def test_an_access_file_must_be_a_file_and_no_link(capsys, files, tmp_path):
     words = files()
     os.symlink(tmp_path / "access.conf", tmp_path / "link")
     for path in (tmp_path / "link", tmp_path, tmp_path / "none"):
-        status, _, err = call(capsys, *words, "-a", str(path), "--exit-parse-config")
-        assert status == 1 and "no such regular file" in err
+        for option in ("--access-file", "--pcap-file"):
+            status, _, err = call(capsys, *words, option, str(path), "--exit-parse-config")
+            assert status == 1 and option in err and "no such regular file" in err
+
+
+def test_a_capture_file_and_its_filter_are_announced(capsys, files):
+    settings, _ = fwknopd.read(fwknopd.words_of(files("PCAP_FILE /x.pcap\n")), lambda text: None)
+    log.sink = fwknopd.plain
+    fwknopd.announce(settings)
+    said = "".join(capsys.readouterr())
+    assert "Reading pcap file: /x.pcap\n" in said and "PCAP filter is: 'udp port 62201'\n" in said
 
 
 def test_options_win_over_files(files, tmp_path):
@@ -348,6 +357,8 @@ def test_a_daemon_starts_reads_anew_and_ends(files, tmp_path):
     try:
         assert wait_for(lambda: "Starting fwknopd main event loop." in log_file.read_text()), log_file.read_text()
         pid_file = str(tmp_path / "run" / "fwknopd.pid")
+        child.send_signal(signal.SIGUSR1)  # what nobody listens to must not end it, or its grants stay open
+        child.send_signal(signal.SIGUSR2)
         child.send_signal(signal.SIGHUP)
         assert wait_for(lambda: "Re-starting fwknopd" in log_file.read_text())
         assert pidfile.holder(pid_file) == child.pid  # the reference loses its lock here

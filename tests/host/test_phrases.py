@@ -70,6 +70,18 @@ def test_a_flood_walks_over_all_stanzas_only_so_often(said, clock, monkeypatch, 
     assert len(walks) <= BURST
 
 
+def test_of_a_stanza_that_has_expired_no_key_is_said_to_be_wrong(said, clock):
+    says = words(3)
+    says.stanzas[1].expires = 1600000000
+    says.stanzas[2].expires = 1 << 40
+    for _ in range(2):
+        says.refused(refusal("hmac"), GRAM)
+    text = "\n".join(said)
+    assert text.count("(stanza #2) Access stanza has expired") == 1
+    assert "(stanza #1) Non-corresponding" in text and "(stanza #3) Non-corresponding" in text
+    assert "(stanza #2) Non-corresponding" not in text
+
+
 def test_each_stage_has_its_own_words(said, clock):
     says = words()
     for stage in ("replay", "clock", "key"):

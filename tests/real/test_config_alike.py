@@ -132,6 +132,21 @@ LINES = (
     ("GPG_ALLOW_NO_PW Y\nGPG_DISABLE_SIG Y\nGPG_REQUIRE_SIG Y", None),
     ("GPG_DECRYPT_PW x\nGPG_FINGERPRINT_ID ABCD1234\nENCRYPTION_MODE asymmetric", "gpg-mode"),
     ("GPG_DECRYPT_PW x\nGPG_REMOTE_ID ABCD1234\nHMAC_KEY x", None),
+    ("KEY abc ", None),
+    ("KEY\tabc\t \t", None),
+    ("KEY: a  b  ; no more", None),
+    ("KEY abc \r", None),
+    ("KEY abc\r ", None),
+    ("HMAC_KEY abc ;", None),
+    ("HMAC_KEY abc", None),
+    ("HMAC_KEY  ", None),
+    ("KEY __CHANGEME__ ", "blanks-at-the-end"),
+    ("KEY_BASE64 QUJD ", "blanks-at-the-end"),
+    ("HMAC_DIGEST_TYPE sha256 ", "blanks-at-the-end"),
+    ("DESTINATION 192.0.2.0/24 ", "blanks-at-the-end"),
+    ("REQUIRE_USERNAME bob ", "blanks-at-the-end"),
+    (" ", "blanks-at-the-end"),
+    ("CMD_EXEC_USER nobody\t", "blanks-at-the-end"),
 )
 CONF = {
     "PCAP_INTF": TEXT,
@@ -238,6 +253,9 @@ CONF_LINES = (
     ("ENABLE_IPT_SNAT Y;\nENABLE_IPT_FORWARDING Y;\nSNAT_TRANSLATE_IP 192.0.2.1", None),
     ("SYSLOG_IDENTITY " + "s" * 1010, "long-lines"),
     ("SYSLOG_IDENTITY a\0b", "bytes"),
+    ("SYSLOG_IDENTITY a ", "blanks-at-the-end"),
+    ("SYSLOG_FACILITY LOG_DAEMON ", "blanks-at-the-end"),
+    (" ", None),
     ("SYSLOG_IDENTITY ren\udce9", "bytes"),
 )
 # Files of the corpus that the two do not take alike.
@@ -425,7 +443,7 @@ def mostly_good(chance, lines, good):
 
 def repeats(lines):
     """Tells whether a name stands twice in a stanza or a file: fwknopd looks at the last one of some of them only."""
-    names = [line.split()[0].rstrip(":;") for text, _ in lines for line in text.splitlines()]
+    names = [line.split()[0].rstrip(":;") for text, _ in lines for line in text.splitlines() if line.strip()]
     return len(set(names)) < len(names)
 
 

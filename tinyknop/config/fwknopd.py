@@ -9,6 +9,7 @@ LONGEST_LINE = 1023  # characters; fwknopd reads longer lines in pieces, which n
 LARGEST = 16 << 20  # bytes of all files together; ten thousand stanzas are 3 MB
 _BLANKS = " \t\r\x0b\x0c"
 _NAME = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_%:"
+_PASSPHRASES = ("KEY", "HMAC_KEY", "GPG_DECRYPT_PW")
 _UPPER = "ABCDEFGHIJKLMNOPQRSTUVWXYZ_"
 
 
@@ -44,13 +45,14 @@ def lines(path, data):
         if b"\0" in line:
             raise ConfigError(where, "holds a NUL byte: take it out")
         try:
-            words = line.decode().strip(_BLANKS)
+            words = line.decode().lstrip(_BLANKS)
         except UnicodeError:
             raise ConfigError(where, "not UTF-8: save the file as UTF-8 text (a key of other bytes: in base64)")
         # A tab separates as well, but one inside a passphrase is part of it.
-        name = words.replace("\t", " ").partition(" ")[0]
-        value = words[len(name) :].partition(";")[0].partition("\r")[0].strip(_BLANKS)
-        yield _bare(name), value or None, where
+        name = words.replace("\t", " ").partition(" ")[0].rstrip(_BLANKS)
+        value = words[len(name) :].partition(";")[0].partition("\r")[0].lstrip(_BLANKS)
+        bare = value.rstrip(_BLANKS)  # blanks at the end of a passphrase are part of it, too
+        yield _bare(name), (value if bare and name.rstrip(":") in _PASSPHRASES else bare) or None, where
 
 
 def _bare(name):

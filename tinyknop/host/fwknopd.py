@@ -6,6 +6,7 @@ Options whose part is not built yet are refused by name: none is taken and then 
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import sys
 
@@ -66,6 +67,7 @@ SAYS = {
 # Option -> kind of file that must be there, whether its owner must be able to run it.
 FILES = (
     ("access-file", "regular file", stat.S_ISREG, False),
+    ("pcap-file", "regular file", stat.S_ISREG, False),
     ("access-folder", "directory", stat.S_ISDIR, False),
     ("gpg-home-dir", "directory", stat.S_ISDIR, False),
     ("gpg-exe", "program", stat.S_ISREG, True),
@@ -193,6 +195,8 @@ def serve(options: Options, settings: Settings, stanzas: list[Stanza]) -> int:
     from tinyknop.host.run import run
     from tinyknop.host.serve import lock
 
+    for number in (signal.SIGUSR1, signal.SIGUSR2):  # not SIG_IGN, which commands would inherit
+        signal.signal(number, lambda number, frame: None)
     ready = None if "foreground" in options else daemonize()
     held = pidfile.take(settings.pid_file), lock(os.path.join(settings.state_dir, "tinyknop.lock"))
     if "rotate-digest-cache" in options and os.path.exists(settings.digest_file):
@@ -223,8 +227,9 @@ def announce(settings: Settings) -> None:
     capture = settings.captures[0]
     if capture["kind"] == "udp":
         log.info("Kicking off UDP server to listen on port %s.", capture["port"])
-    elif capture["kind"] == "packet":
-        log.info("Sniffing interface: %s", settings.interface)
+    elif capture["kind"] in ("packet", "pcap"):
+        way = "Sniffing interface: %s" if capture["kind"] == "packet" else "Reading pcap file: %s"
+        log.info(way, settings.pcap_file or settings.interface)
         log.info("PCAP filter is: '%s'", settings.filter)
     else:
         log.info("Listening by %s", capture["kind"])

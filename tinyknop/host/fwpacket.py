@@ -119,7 +119,7 @@ def nat_of(request: Request, port: str) -> str | None:
     if separator:
         if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
             raise Refused("[*] Invalid port value in -N arg." + failure)
-        port = text
+        port = "%d" % int(text)
     if not re.fullmatch(r"[A-Za-z0-9.-]{1,%d}" % spa.LONGEST_HOST, host):
         raise Refused("[*] Invalid NAT destination '%s' for -N arg.%s" % (host, failure))
     return "%s,%s" % (host, port)

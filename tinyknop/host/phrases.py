@@ -170,11 +170,12 @@ class Phrases(Says):
     def _searched(self, decision: Decision, datagram: Datagram, source: str, limiter: Limiter) -> None:
         """Says what became of a packet that no stanza could read."""
         for stanza in self.stanzas:
-            if decision.stage == "expired" and stanza.expires is not None and stanza.number not in self.expired:
-                self.expired.add(stanza.number)
-                log.info("[%s] (stanza #%d) Access stanza has expired", source, stanza.number)
             if decision.stage == "destination" or not within(stanza.source, datagram.source):
                 log.debug("(stanza #%d) filtered by SOURCE and/or DESTINATION criteria", stanza.number)
+            elif stanza.expires is not None and time.time() >= stanza.expires:  # its keys were not even tried
+                if stanza.number not in self.expired:
+                    self.expired.add(stanza.number)
+                    log.info("[%s] (stanza #%d) Access stanza has expired", source, stanza.number)
             elif decision.stage in ("hmac", "length") and not limiter.spent():
                 self._candidate(source, stanza)
                 text = "[%s] (stanza #%d) %s" % (source, stanza.number, _unread(decision, datagram))
