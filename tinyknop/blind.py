@@ -5,6 +5,7 @@ it is said, so that a start begins what has not begun, and repeats nothing.
 """
 
 from . import compat, log, loop
+from .errors import Refused
 from .grants import part
 from .worker import Worker
 
@@ -104,7 +105,12 @@ class Blind(Worker):
             if not self._owner.begins(self, grant.id, (opening,)):
                 return False
             newest[opening] = _NOTED
-        await self.port.open(part(grant, (opening,)), left)
+        try:
+            await self.port.open(part(grant, (opening,)), left)
+        except Refused as error:  # others would wait behind it, with their closes
+            log.error("%s; it is not said again", error)
+            self._owner.failed(self)
+            return False
         if newest.get(opening) is _NOTED:
             del newest[opening]
         return True

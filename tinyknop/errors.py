@@ -23,3 +23,7 @@ class ConfigError(TinyknopError):
 
 class PortError(TinyknopError):
     """A port, carrier or capture that could not do its work; `stage` describes it."""
+
+
+class Refused(PortError):
+    """A device has answered that it does not take a command: said again, it would be refused again."""

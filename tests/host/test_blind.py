@@ -5,7 +5,7 @@ import time
 import types
 
 from tinyknop import blind, compat, keeper, log, loop, worker
-from tinyknop.errors import PortError
+from tinyknop.errors import PortError, Refused
 from tinyknop.grants import Grant, replaced
 from tinyknop.journal import Journal
 from tinyknop.says import Says
@@ -158,6 +158,28 @@ def test_a_failure_of_one_opening_repeats_none_before_it_though_a_later_knock_wa
 
     driven(body, monkeypatch)
     assert device.said == [both[:1], both[1:]] * 2
+
+
+def test_what_a_device_refuses_is_not_said_again_and_nobody_waits_for_it(monkeypatch):
+    """Lines of the owner for IPv4, and a knock for IPv6: everybody's closes would wait until its end."""
+    device, owner = Blind([None, Refused("device", "% Invalid input")]), Owner()
+    owner.failed = lambda who: owner.told.append("failed")
+
+    async def body(_):
+        one = blind.Blind("door", device, owner)
+        await one.start([], [], {})
+        one.open(grant(1, "192.0.2.1"))
+        await settled(lambda: owner.told == [1])
+        one.open(grant(2, "2001:db8::7"))
+        one.close(grant(1, "192.0.2.1"))
+        one.open(grant(3, "192.0.2.3"))
+        await settled(lambda: not one.busy())
+        assert one.failure is None
+        await one.stop(False)
+
+    driven(body, monkeypatch)
+    assert device.said == [("open", "192.0.2.1"), ("close", "192.0.2.1"), ("open", "192.0.2.3")]
+    assert owner.told == [1, "failed", 3] and owner.confirmed == [1]
 
 
 def test_an_open_that_must_not_begin_is_not_told_as_opened(monkeypatch):
