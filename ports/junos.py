@@ -24,7 +24,7 @@ PROFILE = router.Profile(
 OPTIONS = {"list": "knock-$PROTO-$PORT", "list6": "knock6-$PROTO-$PORT"}
 CARRIER = "ssh"
 
-SHOW = "show configuration policy-options | display set | match prefix-list | no-more"
+SHOW = "show configuration policy-options | display set | match $START | no-more"
 
 
 def prefixes(bits):
@@ -38,5 +38,6 @@ class Port(router.Port):
     profile = PROFILE
     enter = "configure private"
     leave = ("commit and-quit",)
+    proof = "commit complete"
     families = (prefixes("32"), prefixes("128"))
     seconds = 120

@@ -44,7 +44,7 @@ class Port(router.Port):
     profile = PROFILE
     self_timed = True
     enter = "nft -f -"
-    families = (router.Family(RENEW, REMOVE, "nft list sets inet", SHAPES, head="set $LIST"),) * 2
+    families = (router.Family(RENEW, REMOVE, "nft list table inet fw4", SHAPES, head="set $LIST"),) * 2
 
     def lines_of(self, said):
         """An element a line."""

@@ -39,16 +39,19 @@ CARRIER = "ssh"
 
 def addresses(menu, bits):
     """Returns the words for hosts of one family; an entry is renewed by another in its place."""
-    remove = menu + ' remove [find list="$LIST" address="$ADDR%s" comment="tinyknop"]' % bits
-    add = menu + " add list=$LIST address=$ADDR%s timeout=$SECONDSs comment=tinyknop" % bits
+    remove = menu + ' remove [find list="$LIST" address="$ADDR%s" comment="tinyknop"]; :put done' % bits
+    add = menu + " add list=$LIST address=$ADDR%s timeout=$SECONDSs comment=tinyknop; :put done" % bits
     each = (
         ':foreach i in=[%s find comment=tinyknop] do={:put ("entry " . [%s get $i list] . " " . [%s get $i address])}'
+        "; :put done"
     )
-    return router.Family((remove, add), (remove,), each % (menu, menu, menu), ("entry $LIST $ADDR" + bits,))
+    shapes = ("entry $LIST $ADDR" + bits,)
+    return router.Family((remove, add), (remove,), each % (menu, menu, menu), shapes, whole="done")
 
 
 class Port(router.Port):
     kind = "routeros"
     profile = PROFILE
     self_timed = True
+    proof = "done"  # an error, of which there are many, ends the line of commands that it happens in
     families = (addresses("/ip firewall address-list", ""), addresses("/ipv6 firewall address-list", "/128"))

@@ -16,11 +16,11 @@ and finds the prompt first where that has not been done, or was lost; an empty l
 together (a configuration mode) are one command: the first line, and the others as `text`. So nothing ever comes between
 them, and whatever is refused, the mode is left before the command is done.
 
-How an answer's end is known: the end of the line typed was echoed, and after its line feed the current line is exactly
-the prompt that was learned, or one of a mode. A prompt without the echo is none (the device was restarted and has never
-got the line), nor is one outside of the mode before the last line. A shell is asked to print a mark and the exit status
-instead. Bytes are looked at one by one, and what depends on silence on times alone: it does not matter how they were
-cut.
+How an answer's end is known: the line typed was echoed, no more and no less (where it was painted anew, its end), and
+after its line feed the current line is exactly the prompt that was learned, or one of a mode. A prompt without the echo
+is none (the device was restarted and has never got the line, or another one), nor is one outside of the mode before the
+last line. A shell is asked to print a mark and the exit status instead. Bytes are looked at one by one, and what
+depends on silence on times alone: it does not matter how they were cut.
 """
 
 from .errors import TinyknopError
@@ -29,7 +29,7 @@ _LISTEN = 1500  # ms before the first wake-up: a boot loader that counts seconds
 _WAKE = 3000  # ms of silence before another, and until the echo
 _REFUSAL = 8000  # ms of silence before another, after a password: a log-in that refuses one waits, mostly for 3 s
 _SETTLED = 150  # ms of silence after which the current line counts as whole; a character takes 1 ms at 9600 baud
-_ECHO = 12  # characters of the end of a line, less its blanks: of a long one some devices show no more
+_ECHO = 12  # characters of the end of a line, less its blanks, where a device scrolls or a log line bursts in
 _HOLD = 30000  # ms without typing after a boot loader said that a key would stop it
 _LOGIN = 30000  # ms from the first wake-up to the prompt; banners at 9600 baud and a slow AAA server take 10 s
 _STEPS = 6  # prompts passed on the way from the log-in to the one we want, or out of modes
@@ -53,7 +53,7 @@ class _Screen:
     def __init__(self):
         self.line = ""
         self.escape = 0  # 1: after ESC, 2: inside ESC [, 3: inside a title, 4: one more character
-        self._return = False  # a carriage return came: what is written next overwrites
+        self.returned = False  # a carriage return came: what is written next overwrites
 
     def put(self, c):
         """Takes in a byte; returns the line that a line feed finished, else None."""
@@ -62,14 +62,14 @@ class _Screen:
             return None
         self.escape = int(c == 27)
         if c == 10:
-            line, self.line, self._return = self.line, "", False
+            line, self.line, self.returned = self.line, "", False
             return line
         if c == 13:
-            self._return = True
+            self.returned = True
         elif c in (8, 127):
             self.line = self.line[:-1]
         elif c >= 32:
-            line, self._return = "" if self._return else self.line, False
+            line, self.returned = "" if self.returned else self.line, False
             self.line = (line + (chr(c) if c < 127 else "."))[:_WIDEST]
         return None
 
@@ -92,14 +92,13 @@ class Console:
         """`terminal` False: no login, echo or prompt, as in `ssh -T` (shell profiles only). `idle`: after so many ms
         without a command the prompt is asked for again before the next (None: never; where the end of a session is
         noticed anyhow)."""
-        self.profile, self._terminal, self._idle = profile, terminal, idle
-        self.done, self.sessions = True, 0
+        self.profile, self._terminal, self._idle, self.done, self.sessions = profile, terminal, idle, True, 0
         self._user, self._password, self._enable = user, password, enable
-        self._screen, self._out = _Screen(), b""
-        self._number = self._typed = 0  # of a shell's mark; when something was typed last
-        self._hold = self._due = 0  # no typing before; time to wake the device up, if it stays silent
-        # The last line heard that was not empty; whether something may still be running that has to be interrupted.
-        self._last, self._tail, self._upset, self._echoed = "", "", False, False
+        self._screen, self._out, self._last, self._tail = _Screen(), b"", "", ""  # _last: line that was not empty
+        # Of a shell's mark; when something was typed last; no typing before; time to wake the device, if it is silent.
+        self._number = self._typed = self._hold = self._due = 0
+        # Something may still run, and is to be interrupted; the echo was painted anew; the secret of enable was typed.
+        self._upset = self._echoed = self._torn = self._keyed = False
         self._lines: list = []
         self._off()
 
@@ -153,10 +152,9 @@ class Console:
         if not self._terminal or sure and (self._idle is None or now - self._typed < self._idle):
             return self._begin(now)
         self._known = self._state == "home"  # most likely the session still stands, with paging off
-        self._candidate, self._state = self._home, "wake"
+        self._candidate, self._state, self._until = self._home, "wake", now + _LOGIN
         self._named = self._passed = self._over = False
         self._wakes, self._steps = int(self._upset), 0
-        self._until = now + _LOGIN
         self._due = self._quiet = now + _LISTEN
         if self._known and not self._stale:
             self._wake(now)
@@ -167,13 +165,13 @@ class Console:
         for c in data:
             self._byte(c, now)
         if data:
-            self._due = max(self._due, now + _WAKE)
+            late = self._state == "wake" and now >= (self._until or 0) - _LOGIN // 2  # some are never silent
+            self._due = self._due if late else max(self._due, now + _WAKE)
             self._quiet = None if self._until is None else now + _SETTLED
 
     def tick(self, now):
         """Does what is due at `now`."""
         if self._until is not None and now >= self._until:
-            self._upset = True
             if self._state == "job" or self._over:
                 return self._fail("time", "no end of the answer to: " + self._job[0])
             last = self._screen.line.strip() or self._last or "nothing"
@@ -202,12 +200,15 @@ class Console:
     def hidden(self, text):
         """Returns text with our secrets blotted out, for a transcript."""
         for secret in (self._password, self._enable):
-            text = text.replace(secret, "***") if secret else text
+            raw = "".join([chr(c) for c in secret.encode()])  # as bytes; what is no plain letter is heard as a dot
+            heard = "".join([c if c < "\x7f" else "." for c in raw if c >= " "]).strip()
+            text = text.replace(secret, "***").replace(raw, "***").replace(heard or raw, "***") if secret else text
         return text
 
     def _fail(self, stage, reason):
         if not self.done:
             self.done, self._error = True, ConsoleError(stage, self.hidden(reason))
+            self._upset = self._upset or stage in ("time", "prompt", "long")
         self._off()
 
     def _type(self, text, now, patience=0):
@@ -217,14 +218,16 @@ class Console:
 
     def _byte(self, c, now):
         plain = 32 < c < 127 and not self._screen.escape
+        self._torn = self._torn or c in (8, 10, 27) or plain and self._screen.returned
         line = self._screen.put(c)
         if line is not None:
             self._finished(line.rstrip(), now)
         elif not plain or self._state in ("off", "wake", "home"):
             return
-        elif not self._echoed:
-            self._tail = (self._tail + chr(c))[-len(self._echo) :]
-            self._echoed = self._skip = self._tail == self._echo
+        elif not self._echoed and not self.profile.shell:
+            self._tail = (self._tail + chr(c))[-_LONGEST:]
+            end = self._echo[-_ECHO:] if self._torn else self._echo
+            self._echoed = self._skip = self._tail.endswith(end) and (self._torn or self._tail == end)
         elif chr(c) in self.profile.ends and not self._skip and self._prompted(self._modes):
             self._answered(now)
 
@@ -234,7 +237,7 @@ class Console:
         if self._held(line, now) and self._state not in ("off", "wake", "home"):
             return self._fail("lost", "it is starting: " + line)
         if self._state in ("off", "wake", "home"):
-            self._stale = self._stale or line not in ("", self._home) and not _logged(line)
+            self._stale = self._stale or not logged(line.replace(self._home or "\n", "", 1).strip())
             return None
         if self.profile.shell:
             head, mark, code = line.rpartition("@@%d:" % self._number)
@@ -248,14 +251,12 @@ class Console:
         self._lines.append(line)
         self._size += len(line) + 1
         if self._size > self._keep or len(line) > _WIDEST - 1000:  # some of it may be cut off
-            self._upset = True
             self._fail("long", "answered more than %d bytes" % self._keep)
         return None
 
     def _held(self, line, now):
         """Tells whether a boot loader listens that would take any key for an order to stop."""
-        if _has(line, _BOOT):
-            self._hold = now + _HOLD
+        self._hold = now + _HOLD if _has(line, _BOOT) and not logged(line) else self._hold
         return now < self._hold
 
     def _look(self, line, now):
@@ -272,7 +273,8 @@ class Console:
             return self._look_around(line, asks, names, now)
         if self._echoed and self._prompted(True):
             return self._answered(now)
-        if asks and self._state == "climb" and not self._lines:
+        if asks and self._state == "climb" and not self._keyed:
+            self._keyed = True
             self._type(self._enable + self.profile.newline, now)
         elif asks or names:  # the second time, if it was for the privileged mode
             self._fail("enable" if self._state == "climb" else "lost", "refused, it asks: " + line)
@@ -295,11 +297,11 @@ class Console:
             self._passed = True
             return self._type(self._password + self.profile.newline, now, _REFUSAL)
         if names or asks:
-            reason = "refused: " + self._last if self._passed else "it asks for a user, and none is given"
-            return self._fail("login", reason)
+            return self._fail("login", "refused: " + self._last if self._passed else "it asks for a user, none given")
         if self._shaped(line):
             if line == self._candidate:
                 return self._arrived(line, now)
+            self._known = self._known and _has(line, self.profile.inside)
             self._candidate = line
             return self._type(self.profile.newline, now)
         if now >= self._due:
@@ -315,38 +317,34 @@ class Console:
     def _prompted(self, modes):
         """Tells whether the device waits for a line, in one of its modes where `modes`."""
         line = self._screen.line.rstrip()
-        if line == self._home or self.profile.shell:
-            return not self.profile.shell
-        return modes and self._shaped(line) and (self._state == "climb" or line.startswith(self._stem))
+        inside = modes and self._shaped(line) and (self._state == "climb" or line.startswith(self._stem))
+        return not self.profile.shell and (line == self._home or inside)
 
     def _arrived(self, line, now):
         """At a prompt that is certain: leaves modes, climbs, sets up, then begins the command."""
-        profile = self.profile
-        self._home, self._upset = line, False
-        stem = line[:-1]
+        self._home, self._upset, stem = line, False, line[:-1]
         for cut in "(:>#%$ ":
             stem = stem.split(cut)[0]
         self._stem = stem[:12]  # IOS shortens the name in the prompts of its modes
         self._steps += 1
         if self._steps > _STEPS:
             return self._fail("enable", "no way on from " + line)
-        if _has(line, profile.inside):
-            return self._say_all(profile.leave, "leave", now)
+        if _has(line, self.profile.inside):
+            return self._say_all(self.profile.leave, "leave", now)
         if self._over:
-            self._state, self._stale, self.done = "home", False, True
-            self._until = self._quiet = None
+            self._state, self._stale, self.done, self._until, self._quiet = "home", False, True, None, None
             return None
-        for end, way in profile.climb:
+        for end, way in self.profile.climb:
             if line.endswith(end):
                 return self._say_all((way,), "climb", now)
         if self._known and not (self._stale or self._named or self._passed):
             return self._begin(now)
         self.sessions += 1
-        return self._say_all(profile.setup, "setup", now)
+        return self._say_all(self.profile.setup, "setup", now)
 
     def _begin(self, now):
-        line, timeout, text, keep = self._job
-        lines = line if self.profile.shell else line + "\n" + text
+        lines, timeout, text, keep = self._job
+        lines += "" if self.profile.shell else "\n" + text
         self._until, self._steps, self._over = now + timeout, 0, False
         self._say_all([part for part in lines.split("\n") if part], "job", now, keep)
 
@@ -372,8 +370,8 @@ class Console:
             line = "echo %s; %s%s; echo %s:$?" % (mark, line, " <<'%s.'" % mark if text else "", mark)
             if text:
                 line += "\n%s%s%s." % (text, "" if text.endswith("\n") else "\n", mark)
-        self._echo, self._tail = line.replace(" ", "")[-_ECHO:], ""
-        self._echoed = self._skip = False
+        self._echo, self._tail = line.replace(" ", ""), ""
+        self._echoed = self._skip = self._keyed = self._torn = False
         self._lines, self._size = [], 0
         self._type(line + self.profile.newline, now)
 
@@ -392,7 +390,7 @@ class Console:
         return self._next(now)
 
     def _refused(self):
-        lines = [line.strip() for line in self._lines if not _logged(line)]
+        lines = [line.strip() for line in self._lines if not logged(line)]
         wrong = [line for line in lines if any([line.startswith(start) for start in self.profile.errors])]
         return wrong and not self.profile.shell and not _has("\n".join(lines), self.profile.fine)
 
@@ -401,11 +399,14 @@ def _has(line, words):
     return any([word in line for word in words])
 
 
-def _logged(line):
-    """Tells whether a line may come at any time: of Cisco's log, as "*Mar 1 00:01: %SYS-5-CONFIG_I: ...", or the role
-    of a Junos router, as "{master:0}"."""
+def logged(line):
+    """Tells whether a line may come at any time: none, of Cisco's log, as "*Mar 1 00:01: %SYS-5-CONFIG_I: ...", of
+    RouterOS', as "12:01:02 echo: system,...", of Linux', as "[   47.110815] eth0: ...", but for that of its start, or
+    the role of a Junos router, as "{master:0}"."""
     parts = line.partition("%")[2].split(":")[0].split("-")
-    return len(parts) > 2 and parts[1].isdigit() and " " not in parts[0] or line[:1] + line[-1:] == "{}"
+    seconds = line[1:].split(".")[0].strip() if line[:1] == "[" else "0"
+    known = " echo: " in line or line[:1] + line[-1:] in ("", "{}") or seconds.isdigit() and seconds != "0"
+    return known or len(parts) > 2 and parts[1].isdigit() and " " not in parts[0]
 
 
 def quoted(words):

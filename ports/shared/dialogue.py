@@ -8,7 +8,7 @@ to, and asked for its prompt now and then: a device that was restarted says so, 
 
 from tinyknop import compat, log
 from tinyknop.console import Console, ConsoleError, quoted
-from tinyknop.errors import PortError
+from tinyknop.errors import PortError, Refused
 from tinyknop.loop import Queue, current, sleep
 
 from .profile import profile
@@ -30,6 +30,7 @@ GOODBYE_S = 0.1  # that a logout gets to pass the line
 BARRED_MS = 500  # for which a device that cannot be reached is not tried again: less than a worker's first pause
 LOGIN_S = 30  # seconds, as a console gives
 APART_MS = 10000  # between two times that workers are told of a new session: a device may want one for each command
+ODD_MS = 1000  # after which what is no prompt is looked into: a log line may be on its way, 0.2 s at 9600 baud
 LOOKED_AT = 4096  # bytes of a session, for whether they are text
 
 
@@ -103,7 +104,8 @@ class Carrier(Table):
         self._stood = False  # the device has answered in this session
         self._barred: tuple = (0, None)  # until when (ms) not to try again, and the reason
         self._sessions: tuple = (0, None)  # lines opened; the session that workers know of: (line, its number)
-        self._told_at = self._glance = self._telling = None  # when workers were told last (ms); Timers of the next
+        # When workers were told last (ms); Timers: the next look, the next telling, what is no prompt.
+        self._told_at = self._glance = self._telling = self._odd = None
         self._speaking = self._looking = False
         self._turn = Turn()
         self._news = Queue()
@@ -205,7 +207,7 @@ class Carrier(Table):
             if error.stage in ("refused", "word"):
                 if error.stage == "refused":
                     self._answered()
-                raise PortError(self.describe(), "%s: %s" % (" ".join(words), error.reason))
+                raise Refused(self.describe(), "%s: %s" % (" ".join(words), error.reason))
             reason = await self.why(error)
             if error.stage == "time" and not self.trouble:
                 reason = "%s: no end of it after %d s" % (" ".join(words), within)
@@ -242,6 +244,11 @@ class Carrier(Table):
             self._looking = True
             current().spawn(self._looked())
 
+    def _wondered(self):
+        self._odd = None
+        if self.console.strange:
+            self._look()
+
     async def _looked(self):
         """Asks for the prompt, and logs in where that has to be done."""
         try:
@@ -277,8 +284,8 @@ class Carrier(Table):
             self.counted[1] += len([c for c in data if c > 126 or c < 32 and c not in b"\r\n\t\b\x1b\x07"])
         self.console.feed(data, compat.monotonic())
         self._flow()
-        if self.console.strange:
-            self._look()
+        if self.console.strange and self._odd is None:
+            self._odd = current().at(compat.monotonic() + ODD_MS, self._wondered)
 
     def _flow(self):
         """Sends what the console has to say, sets its alarm, and wakes whoever waits for its answer."""

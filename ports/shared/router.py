@@ -5,11 +5,13 @@ This is no kind of port. A kind is a file beside it with a Profile, for the carr
 
 from tinyknop import net
 from tinyknop.compat import monotonic
+from tinyknop.console import logged
 from tinyknop.errors import ConfigError, PortError
 
 from .profile import Profile, profile  # noqa: F401 (for the files of the kinds, and for carriers)
 
 AT_ONCE = 50  # entries in one dialogue: some 8 s of it at 9600 baud
+TRIES = 3  # listings, while the router's log bursts into them, where it may have torn an entry
 KEPT = 1 << 18  # bytes of a listing: some 4,000 entries
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
 
@@ -18,9 +20,9 @@ class Family:
     """The words for IPv4, or for IPv6; $LIST, $ADDR, $PROTO, $PORT and $SECONDS in them stand for their values.
 
     `into`: lines before the entries. `add`, `remove`: lines for one entry; both must be harmless where it is (not)
-    there. `show`: the command that lists entries. `shapes`: how it prints one of ours; $N is anything. `head`: a line
-    that names the list of those after it. `whole`: a line that is in every listing unless it was cut short. What is
-    listed in another shape is somebody else's and stays as it is.
+    there. `show`: the command that lists entries; $START in it is what the names of all our lists begin with. `shapes`:
+    how it prints one of ours; $N is anything. `head`: a line that names the list of those after it. `whole`: a line
+    that is in every listing unless it was cut short. What is listed in another shape is somebody else's and stays.
     """
 
     def __init__(self, add, remove, show, shapes, into=(), head="", whole=""):
@@ -40,6 +42,7 @@ class Port:
     profile: "Profile | None" = None
     enter = ""  # the line before all others
     leave: tuple = ()  # the lines after them
+    proof = ""  # a line of the answer where all went well, for each of ours that ends with it, but at least once
     families: tuple = ()  # Family of IPv4, and of IPv6 where the device has it
     names: tuple = ()  # (name, number) of ports that the device prints as names
     keeps_one: tuple = ()  # texts of entries of which the owner must have one: an empty list lets everything through
@@ -149,7 +152,12 @@ class Port:
                 lines += [self._filled(line, entry) for line in (family.add if wanted else family.remove)]
             lines += self.leave
             text = "".join([line + "\n" for line in lines[1:]])
-            await self.carrier.say(*lines[0].split(" "), text=text or None, within=self._within() + 2 * len(lines))
+            within = self._within() + 2 * len(lines)
+            answer = await self.carrier.say(*lines[0].split(" "), text=text or None, within=within)
+            needed = max(1, len([line for line in lines if line.endswith(self.proof)]))
+            if self.proof and self.lines_of(answer).count(self.proof) < needed:
+                last = ([line for line in self.lines_of(answer) if line] or ["nothing"])[-1]
+                raise PortError(self.describe(), 'it does not say "%s" but: %s' % (self.proof, last))
 
     def _within(self):
         return max(self.seconds, getattr(self.carrier, "seconds", 10))
@@ -159,15 +167,19 @@ class Port:
         found = []
         for six, family in enumerate(self.families):
             show = family.show.replace("$LIST", self.lists[six])
-            said = await self.carrier.say(*show.split(" "), within=self._within() + 20, keep=KEPT)
-            if family.whole not in self.lines_of(said) + [""]:
-                raise PortError(self.describe(), "the answer to %s was cut short" % show)
-            here, others = self._read(said, six)
-            if self.keeps_one and not others and said.strip():
-                reason = "list %s has no entry of your own: once it is empty the router lets everything through"
-                raise PortError(self.describe(), reason % self.lists[six])
-            found += here
-        return found
+            show = show.replace("$START", self.lists[six].split("$")[0] or ".")  # a pattern
+            for _ in range(TRIES):
+                said = await self.carrier.say(*show.split(" "), within=self._within() + 20, keep=KEPT)
+                if len(said) >= KEPT or family.whole not in self.lines_of(said) + [""]:  # a stray behind it would stay
+                    raise PortError(self.describe(), "the answer to %s was cut short" % show)
+                here, others = self._read(said, six)
+                if self.keeps_one and not others and said.strip():
+                    reason = "list %s has no entry of your own: once it is empty the router lets everything through"
+                    raise PortError(self.describe(), reason % self.lists[six])
+                found += here
+                if not [line for line in said.split("\n") if line.strip() and line[0] != "{" and logged(line)]:
+                    break
+        return set(found)
 
     def _read(self, said, six):
         """Returns (entries of ours, whether there are others) of a listing."""

@@ -31,7 +31,7 @@ OPTIONS = {"list": "knock-$PROTO-$PORT", "list6": "knock6-$PROTO-$PORT"}
 def group(kind, leaf):
     """Returns the words for hosts of one family."""
     entry = "firewall group %s $LIST %s $ADDR" % (kind, leaf)
-    show = "show configuration commands | match address-group"
+    show = "show configuration commands | match $START"  # others may have groups of thousands
     return router.Family(("set " + entry,), ("delete " + entry,), show, ("set " + entry,))
 
 

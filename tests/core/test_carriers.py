@@ -330,6 +330,7 @@ class Router:
         self.carrier.lost.append(lambda: self.told.append(1))
         self.kept = console._LISTEN, console._WAKE, console._SETTLED, console._LOGIN, dialogue.APART_MS
         console._LISTEN, console._WAKE, console._SETTLED, console._LOGIN, dialogue.APART_MS = 20, 50, 5, 200, 40
+        self.odd, dialogue.ODD_MS = dialogue.ODD_MS, 100
 
     async def connect(self):
         self.lines.append(Console())
@@ -340,6 +341,7 @@ class Router:
             self.loop.run_until(coroutine)
         finally:
             console._LISTEN, console._WAKE, console._SETTLED, console._LOGIN, dialogue.APART_MS = self.kept
+            dialogue.ODD_MS = self.odd
 
     async def until(self, what):
         for _ in range(500):
@@ -363,6 +365,23 @@ def test_a_device_that_was_restarted_on_an_idle_line_is_told_of():
             assert router.lines[0].typed.count(b"terminal length 0") == 2
 
         router.run(body())
+
+
+def test_a_log_line_that_comes_in_pieces_is_no_new_session():
+    """Each change makes a router log it, after its prompt; at 9600 baud that takes a tenth of a second."""
+    router = Router()
+
+    async def body():
+        await router.carrier.say("show", "clock")
+        typed = len(router.lines[0].typed)
+        for piece in (b"\r\n*Mar  1 00:01:02: %SYS-5-CON", b"FIG_I: Configured from con", b"sole\r\nedge# "):
+            router.lines[0].come(piece)
+        await loop.sleep(0.3)
+        assert router.told == [] and len(router.lines[0].typed) == typed
+        router.lines[0].come(b"\r\nPassword: ")
+        await router.until(lambda: router.told)
+
+    router.run(body())
 
 
 def test_an_idle_line_is_asked_for_its_prompt_now_and_then():

@@ -295,6 +295,38 @@ def test_of_a_long_line_the_end_is_echo_enough():
     assert console.done and console.outcome() == ""
 
 
+def test_what_arrived_otherwise_than_it_was_typed_confirms_nothing():
+    """A character that was lost on its way makes another address of it, and that is open to a stranger."""
+    line = b"permit tcp host 192.0.2.7 any eq 22"
+    for right, wrong in (
+        (b"192", b"12"),
+        (b"192", b"182"),
+        (b"192", b"1922"),
+        (b"tcp", b"udp"),
+        (b"permit", b"7permit"),
+    ):
+        heard = line.replace(right, wrong)
+        console, _ = ready()
+        console.command(line.decode(), 0, 10000)
+        console.take()
+        console.feed(heard + b"\r\nR1#", 10)
+        assert not console.done
+        talk(console, Router(mode="dead"), 10)
+        assert failure(console).stage == "lost", heard
+    log = b"\r\n*Mar  1 00:01:02: %SYS-5-CONFIG_I: Configured from console\r\n"
+    for heard in (
+        line,
+        line[:20] + log + line[20:],
+        line[:20] + log + b"R1#" + line,
+        b"permit tcp host 192 \r" + line[19:],
+    ):
+        console, _ = ready()
+        console.command(line.decode(), 0, 10000)
+        console.take()
+        console.feed(heard + b"\r\nR1#", 10)
+        assert console.done, heard
+
+
 def test_a_prompt_without_the_echo_confirms_nothing():
     console, _ = ready()
     console.command("configure terminal", 0, 10000, "no permit tcp host 192.0.2.7 any eq 22\nend\n")
@@ -452,10 +484,99 @@ def test_a_boot_log_with_a_pause_is_not_typed_at():
     console = Console(IOS)
     console.start(0)
     console.command("show clock", 0, 10000)
-    for now in range(1000, 20000, 2500):
+    for now in range(1000, 12000, 2500):
         console.feed(b"[ %d] booting\r\n" % now, now)
         console.tick(now + 2400)
         assert console.take() == b""
+
+
+def test_a_console_that_is_never_silent_is_woken_all_the_same():
+    """Who makes a router log something every second (a scan will do) must not keep us from closing."""
+    log = b"\r\n*Mar  1 00:00:12.345: %%SEC-6-IPACCESSLOGP: list 101 denied tcp 198.51.100.%d(4711)\r\n"
+    for user, mode in (("", "root"), ("", "config"), ("knock", "login")):
+        router = Router(user, user and "s3cret", "en4ble", mode=mode)
+        console = Console(IOS, user, "s3cret", "en4ble")
+        console.command("show clock", 0, 10000)
+        now, screen = 0, b""
+        while not console.done and now < 40000:
+            now += 10
+            screen += router.type(console.take())
+            if now % 1000 == 0:
+                screen += log % (now // 1000)
+            if now % 50 == 0 and screen:
+                console.feed(screen, now)
+                screen = b""
+            console.tick(now)
+        assert "line one\nline two\n" in console.outcome(), mode
+        assert now >= 15000  # it may have been a boot log
+
+
+def test_what_the_kernel_says_at_the_prompt_of_a_shell_is_not_strange():
+    console = Console(ASH)
+    console.start(0)
+    console.command("true", 0, 10000)
+    now = 0
+    while b"true" not in console.take():
+        now += 2000
+        console.tick(now)
+        console.feed(b"\r\nroot@OpenWrt:/# ", now)
+    console.feed(b"echo @@1; true; echo @@1:$?\r\n@@1\r\n@@1:0\r\nroot@OpenWrt:/# ", now)
+    console.feed(b"[ 4711.123456] br-lan: port 1(eth0) entered forwarding state\r\n", now)
+    assert not console.strange
+    console.command("id", now, 10000)
+    assert console.take() == b"echo @@2; id; echo @@2:$?\n" and console.sessions == 1
+    console.feed(b"@@2\r\n@@2:0\r\n[    0.000000] Linux version 6.6\r\n- init -\r\n", now)
+    assert console.strange
+
+
+def test_a_stranger_who_logs_in_as_autoboot_stops_nobody():
+    """Routers log the name of who could not log in, on their console: he must not pass for a boot loader."""
+    ios = b"\r\n*Mar  1 00:01:02: %SEC_LOGIN-4-LOGIN_FAILED: Login failed [user: autoboot] [Source: 198.51.100.1]\r\n"
+    mikrotik = b"\r    \r02:27:17 echo: system,error,critical login failure for user autoboot via ssh\r\n"
+    for said in (ios, mikrotik):
+        console, router = ready()
+        router.burst = said[2:]
+        assert asked(console, router, "show clock", now=1000).endswith("line one\nline two\n")
+        console.feed(said + b"R1#", 2000)
+        assert not console.strange and console.sessions == 1
+        console = Console(IOS)
+        console.command("show clock", 0, 10000)
+        console.feed(said + b"R1#", 10)
+        talk(console, Router(mode="root"), 10)
+        assert console.outcome() == "line one\nline two\n"
+
+
+def test_a_restart_in_silence_that_ends_before_enable_counts_as_a_new_session():
+    console, router = ready()
+    router.mode = "exec"
+    assert asked(console, router, "show clock", now=700000) == "line one\nline two\n"
+    assert router.lines == ["enable", "terminal length 0", "show clock"] and console.sessions == 2
+    router.mode, router.lines = "config", []  # somebody else was here, but the session stands
+    assert asked(console, router, "show clock", now=1400000) == "line one\nline two\n"
+    assert router.lines == ["end", "show clock"] and console.sessions == 2
+
+
+def test_what_comes_between_enable_and_its_password_does_no_harm():
+    for said in (b"\r\n", b"*Mar  1 00:01:02: %SYS-5-CONFIG_I: Configured from console\r\n"):
+        console = Console(IOS, "", "", "en4ble")
+        console.command("show clock", 0, 10000)
+        for heard, typed in (
+            (b"R1>", b"\r"),
+            (b"\r\nR1>", b"enable\r"),
+            (b"enable\r\n" + said + b"Password: ", b"en4ble\r"),
+            (b"\r\nR1#", b"terminal length 0\r"),
+        ):
+            console.feed(heard, 10)
+            if not console.take() == typed:
+                console.tick(console.deadline)
+                assert console.take() == typed, said
+
+
+def test_a_secret_is_blotted_out_as_the_screen_shows_it():
+    console = Console(IOS, "knock", "p\xe4ss \t")
+    assert console.hidden("Password: p..ss") == "Password: ***"  # what is no plain letter is heard as dots
+    assert console.hidden("p\xe4ss \t") == "***"
+    assert console.hidden("p\xc3\xa4ss \t") == "***"  # as `tinyknop console` shows what was typed
 
 
 def test_a_line_opened_again_forgets_the_session():

@@ -27,7 +27,7 @@ def grant(number=1, source="192.0.2.7", openings=(SSH,), nat=None):
 def made(kind, *answers, **options):
     """Returns a port over a tape with these answers, and the tape."""
     tape = Tape()
-    tape.answers = list(answers)
+    tape.answers = list(answers) + PROVEN.get(kind, [])
     table = {"kind": kind, "via": "tape", "where": "t.toml:7"}
     table.update(options)
     return ports.make("edge", table, {"tape": tape}), tape
@@ -57,10 +57,14 @@ OPENED = {  # what each kind says to open tcp/22 and udp/53 for one address
                   "access-list KNOCK line 1 extended permit udp host 192.0.2.7 any eq 53", "end"],
     "junos": ["configure private", "set policy-options prefix-list knock-tcp-22 192.0.2.7/32",
               "set policy-options prefix-list knock-udp-53 192.0.2.7/32", "commit and-quit"],
-    "routeros": ['/ip firewall address-list remove [find list="knock-tcp-22" address="192.0.2.7" comment="tinyknop"]',
-                 "/ip firewall address-list add list=knock-tcp-22 address=192.0.2.7 timeout=30s comment=tinyknop",
-                 '/ip firewall address-list remove [find list="knock-udp-53" address="192.0.2.7" comment="tinyknop"]',
-                 "/ip firewall address-list add list=knock-udp-53 address=192.0.2.7 timeout=30s comment=tinyknop"],
+    "routeros": ['/ip firewall address-list remove [find list="knock-tcp-22" address="192.0.2.7" comment="tinyknop"]'
+                 "; :put done",
+                 "/ip firewall address-list add list=knock-tcp-22 address=192.0.2.7 timeout=30s comment=tinyknop"
+                 "; :put done",
+                 '/ip firewall address-list remove [find list="knock-udp-53" address="192.0.2.7" comment="tinyknop"]'
+                 "; :put done",
+                 "/ip firewall address-list add list=knock-udp-53 address=192.0.2.7 timeout=30s comment=tinyknop"
+                 "; :put done"],
     "edgeos": ["configure", "set firewall group address-group knock-tcp-22 address 192.0.2.7",
                "set firewall group address-group knock-udp-53 address 192.0.2.7", "commit", "exit"],
     "vyos": ["configure", "set firewall group address-group knock-tcp-22 address 192.0.2.7",
@@ -80,7 +84,7 @@ CLOSED6 = {  # what each says to close tcp/22 for an IPv6 address
     "junos": ["configure private", "delete policy-options prefix-list knock6-tcp-22 2001:db8::7/128",
               "commit and-quit"],
     "routeros": ['/ipv6 firewall address-list remove [find list="knock-tcp-22" address="2001:db8::7/128"'
-                 ' comment="tinyknop"]'],
+                 ' comment="tinyknop"]; :put done'],
     "edgeos": ["configure", "delete firewall group ipv6-address-group knock6-tcp-22 ipv6-address 2001:db8::7",
                "commit", "exit"],
     "vyos": ["configure", "delete firewall group ipv6-address-group knock6-tcp-22 address 2001:db8::7",
@@ -109,8 +113,8 @@ LISTINGS = {
                "set policy-options prefix-list knock-tcp-22 198.51.100.0/24\n"
                "set policy-options prefix-list other 192.0.2.7/32\n"),),
     "routeros": ((":foreach i in=[/ip firewall", "entry knock-tcp-22 192.0.2.7\nentry knock-udp-53 192.0.2.8\n"
-                  "entry other 192.0.2.8\n"),
-                 (":foreach i in=[/ipv6", "entry knock-tcp-80 2001:db8::8/128\n")),
+                  "entry other 192.0.2.8\ndone\n"),
+                 (":foreach i in=[/ipv6", "entry knock-tcp-80 2001:db8::8/128\ndone\n")),
     "edgeos": (("show configuration", "set firewall group address-group knock-tcp-22 address 192.0.2.7\n"
                 "set firewall group address-group knock-udp-53 address 192.0.2.8\n"
                 "set firewall group address-group knock-udp-53 address 192.0.2.20-192.0.2.30\n"
@@ -131,6 +135,12 @@ LISTINGS = {
                  ' comment "tinyknop" }\n\t}\n\tset knock6_tcp {\n\t\telements = { 2001:db8::8 . 80 timeout 5m'
                  ' expires 4s comment "tinyknop" }\n\t}\n}\n'),),
 }  # fmt: skip
+
+
+PROVEN = {  # what a device says of its own accord where all went well
+    "junos": [("configure", "Entering configuration mode\n\ncommit complete\nExiting configuration mode\n")],
+    "routeros": [(":foreach", "done\n"), ("/ip", "done\n" * 100)],
+}
 
 
 def test_each_kind_opens_in_its_own_words():
@@ -182,6 +192,55 @@ def test_a_list_that_would_let_everything_through_when_empty_is_refused():
 
 def test_a_listing_that_was_cut_short_is_none():
     refused(PortError, lambda: said("frr", lambda port: port.sync([]), ("show", "Hello, this is FRRouting\n")), "cut")
+
+
+def test_what_a_device_does_not_say_it_has_done_is_not_done():
+    """However its errors are worded: RouterOS has more of them than anybody knows."""
+    late = "action timed out - try again (13)\n[a@b] > x; :put done\n"
+    opened, compared = lambda port: port.open(grant(), 30), lambda port: port.sync([(grant(), 30)])
+    for kind, act, answer in (
+        ("junos", opened, ("configure", "Exiting configuration mode\n")),
+        ("junos", compared, ("configure", "")),
+        ("routeros", opened, ("/ip", late)),
+        ("routeros", opened, ("/ip", "done\n" + late)),  # one of two
+        ("routeros", compared, (":foreach", "entry knock-tcp-22 192.0.2.8\n" + late)),
+    ):
+        refused(PortError, lambda kind=kind, act=act, answer=answer: said(kind, act, answer))
+
+
+def test_a_listing_that_a_log_line_burst_into_is_asked_for_again():
+    """It may stand in the very line of a stray; one that is never without is taken all the same, as the next may be."""
+    rest = "Extended IP access list KNOCK\n    10 permit tcp any any established\n"
+    stray = "    20 permit tcp host 192.0.2.8 any eq 22\n"
+    log = "*Mar  1 00:01:02: %LINK-3-UPDOWN: Interface Gi0/1, changed state to up\n"
+    torn = rest + stray[:20] + "\n" + log + stray[20:]
+    for answers, asked in (([torn, rest + stray], 2), ([torn, torn, rest + log + stray], 3), ([rest + stray], 1)):
+        port, tape = made("cisco-ios", list6="")
+        left, say = list(answers), tape.say
+
+        async def heard(*words, say=say, left=left, **more):
+            await say(*words, **more)
+            return left.pop(0) if words[0] == "show" else ""
+
+        tape.say = heard
+        drive(port.sync([]))
+        assert [line[:4] for line in tape.lines].count("show") == asked
+        assert "  no permit tcp host 192.0.2.8 any eq 22" in tape.lines
+
+
+def test_a_listing_longer_than_what_is_read_is_none():
+    """What stands behind the end of it may be a stray of ours: a close that was owed would count as done."""
+    for kind, listing in sorted(LISTINGS.items()):
+        show, text = listing[0]
+        long = (show, ("x" * 99 + "\n") * (router.KEPT // 100) + text)
+        refused(PortError, lambda kind=kind, long=long: said(kind, lambda port: port.sync([]), long), "cut short")
+
+
+def test_of_what_others_have_on_the_device_little_is_listed():
+    for kind, words in (("junos", "match knock6-"), ("vyos", "match knock6-"), ("openwrt", "nft list table inet fw4")):
+        lines = said(kind, lambda port: port.sync([]))
+        assert [line for line in lines if words in line], (kind, lines)
+    assert "match . |" in said("junos", lambda port: port.sync([]), list="$PROTO-x")[0]
 
 
 def test_one_entry_that_two_openings_need_goes_with_the_last():
