@@ -6,6 +6,9 @@ when the configuration names none) and a class Port with start, open, close, syn
 
 from tinyknop.errors import ConfigError
 
+KINDS = """block, cisco-asa, cisco-ios, command, edgeos, firewalld, frr, generic, gpio, ipfw, ipset, iptables, junos,
+nftables, openwrt, pf, routeros, vyos, wireguard""".replace("\n", " ")
+CARRIERS = "local, netlink, serial, ssh, tape"
 COMMON = ("kind", "via", "where")  # what every [port.NAME] may have; "where" is put there by the readers
 
 
@@ -14,7 +17,7 @@ def make(name, options, carriers):
     module = _module("tinyknop.ports.", "port." + name, options)
     where = options.get("where", "port." + name)
     if not hasattr(module, "Port"):  # what several ports share is no kind
-        raise ConfigError(where, 'port.%s: kind = "%s": no such kind' % (name, options["kind"]))
+        raise ConfigError(where, 'port.%s: kind = "%s": no such kind; take one of: %s' % (name, options["kind"], KINDS))
     known = module.OPTIONS
     for option in sorted(options):
         if option not in known and option not in COMMON:
@@ -46,12 +49,14 @@ def _module(package, name, options):
     if not kind:
         raise ConfigError(where, '%s: say which kind it is, as kind = "iptables"' % name)
     path = package + kind.replace("-", "_")
+    known = KINDS if name[:5] == "port." else CARRIERS
+    unknown = '%s: kind = "%s": no such kind; take one of: %s' % (name, kind, known)
     plain = all("a" <= c <= "z" or "0" <= c <= "9" or c == "-" for c in kind)
     if not plain or kind == "carriers":
-        raise ConfigError(where, '%s: kind = "%s": no such kind' % (name, kind))
+        raise ConfigError(where, unknown)
     try:
         return __import__(path, None, None, ("OPTIONS",))
     except ImportError as error:
         if path not in str(error):  # the kind is there, something it needs is not
             raise ConfigError(where, '%s: kind = "%s" cannot be used here: %s' % (name, kind, error))
-    raise ConfigError(where, '%s: kind = "%s": no such kind' % (name, kind))
+    raise ConfigError(where, unknown)

@@ -31,8 +31,8 @@ from tinyknop.errors import ConfigError, PortError
 OPTIONS = {
     "binary": "nft",  # for carriers that run a program
     "table": "tinyknop",  # our own; its name also begins the names of our sets in the owner's tables
-    "chain": "",
-    "forward_chain": "",
+    "chain": "",  # yours that drops, such as "inet filter input", or several; empty: all that drop by policy
+    "forward_chain": "",  # the same for NAT to inside hosts, on the forward hook
     "maxelem": "65536",  # elements in each set; used only when a set is made
 }
 CARRIER = "netlink"
@@ -97,8 +97,12 @@ class Port:
         """Makes our rules anew, and what is missing of tables, chains and sets; elements stay."""
         await self.ensure(True)
         log.info("%s: openings stand in %s" % (self.describe(), ", ".join([c.spot for c in self.chains])))
+        self.doubt = None
         if [c for c in self.chains if c.own and c.hook == "input" and len(c.sets) == 2]:
-            log.warning("%s: no chain drops by policy; name the one that drops by a rule, in chain" % self.describe())
+            self.doubt = (
+                'no chain drops by policy: name yours, such as chain = "inet filter input", or nothing is opened'
+            )
+            log.warning("%s: %s" % (self.describe(), self.doubt))
 
     async def open(self, grant, seconds):
         """Adds the grant's elements, or renews their time, in one transaction; the newest grant's value holds."""

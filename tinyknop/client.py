@@ -273,7 +273,10 @@ def first_tcp(target):
     for proto, port in target.openings or ():
         if proto == "tcp":
             return port
-    raise ConfigError(target.place("openings"), "nothing to verify: only a TCP opening can show that it answers")
+    raise ConfigError(
+        target.place("openings"),
+        "nothing to verify: only a TCP opening can show that it answers; give one, as -A tcp/22",
+    )
 
 
 def _answers(place, seconds):

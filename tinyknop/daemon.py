@@ -225,6 +225,9 @@ class Daemon:
     def _open(self, grant, stanza, datagram):
         grant = self.opened(grant, stanza.ports, stanza.require_all)
         self.says.opened(grant, stanza, datagram)
+        for name in stanza.ports:
+            if name in self.keeper.workers and self.keeper.workers[name].failure is not None:
+                log.warning("port %s is down: grant %d is not open there yet", name, grant.id)
         self._count("granted", stanza)
 
     def opened(self, grant, *how):

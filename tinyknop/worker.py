@@ -129,6 +129,7 @@ class Worker:
     def report(self):
         """Returns the port's state as a dict, for `tinyknop status`."""
         state = {"name": self.name, "device": self.port.describe(), "owed": self.owes()}
+        state["doubt"] = getattr(self.port, "doubt", None)  # why what is open there may lead nowhere
         state.update({"failure": self.failure, "failing_since": self.failing_since})
         return state
 

@@ -59,4 +59,6 @@ def profile(name, where):
             return __import__("tinyknop.ports." + name.replace("-", "_"), None, None, ("PROFILE",)).PROFILE
     except (ImportError, AttributeError):
         pass
-    raise ConfigError(where, 'profile = "%s": no such profile; see the files in ports/' % name)
+    raise ConfigError(
+        where, 'profile = "%s": no such profile; take shell, or the kind of router (docs/routers.md)' % name
+    )

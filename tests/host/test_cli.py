@@ -119,7 +119,7 @@ def test_status_prints_json(tmp_path, capsys):
 
 def test_status_without_a_daemon_says_so(tmp_path):
     path = str(tmp_path / "tinyknop.sock")
-    with pytest.raises(ConfigError, match="does `tinyknop serve` run"):
+    with pytest.raises(ConfigError, match="does the daemon run"):
         status.ask(path)
     answering(path, b"hello\n")
     with pytest.raises(ConfigError, match="not JSON"):

@@ -28,6 +28,7 @@ ANSWER = {
     "grants": [GRANT],
     "owed": [dict(GRANT, id=3)],
     "ports": [
+        {"name": "door", "device": "door (nftables)", "failure": None, "owed": 0, "doubt": "no chain drops"},
         {"name": "firewall", "device": "firewall (ipset)", "failure": None, "owed": 0, "failing_since": None},
         {"name": "edge", "device": "edge (cisco-ios)", "failure": "no answer", "owed": 1, "failing_since": NOW - 3600},
     ],
@@ -83,6 +84,7 @@ def test_everything_that_ails_has_its_line(daemon, capsys):
         "running for 1 d 3 h, since ",
         "packet eth0:62201:  9 received, 2 dropped  works",
         "packet eth1:62201:  0 received, 0 dropped  the interface is down, for 5 s (since ",
+        "door (nftables): works, but no chain drops",
         "firewall (ipset): works",
         "edge (cisco-ios): no answer, for 1 h (since ",
         "), owed 1",

@@ -108,8 +108,11 @@ def test_metrics_are_served_on_loopback_and_a_port_that_fails_shows(guarded):
             return [one for one in samples if one.name == "tinyknop_port_up" and one.value == 0]
 
         assert until(failing)[0].labels["port"] == "firewall"
+        peers.knock(guarded, "-f", "71")
+        daemon.wait_line("port firewall is down: grant")  # the line before it says "opened"
         shown = tinyknop(daemon, "status")
         assert "firewall (ipset" in shown and ", for " in shown, shown
+        assert "alice  port firewall is down" in shown, shown
     finally:
         daemon.kill()  # it would wait for the close that nobody confirms
         serving.terminate()

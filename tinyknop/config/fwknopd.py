@@ -22,7 +22,8 @@ def contents(path, warn=None, modes=True):
             raise ConfigError(path, "[-] file: %s is not a regular file or symbolic link." % path)
         data = compat.read_bytes(path)
     except OSError as error:
-        raise ConfigError(path, "[*] Could not open config file: %s (error %s): check the path" % (path, error.args[0]))
+        remedy = "chown it to the daemon's user" if error.args[0] == 13 else "check the path"
+        raise ConfigError(path, "[*] Could not open config file: %s (error %s): %s" % (path, error.args[0], remedy))
     except ValueError:  # a NUL in the name
         raise ConfigError(path[:80], "is not the name of a file")
     if data is None or len(data) > LARGEST:

@@ -92,7 +92,7 @@ def _health(item: dict[str, Any], now: int) -> str:
     failure: str = item.get("failure") or ("the interface is down" if since else "")
     if failure and since:
         failure += ", for %s (since %s)" % (lasted(max(now - since, 0)), clock(since))
-    return failure or "works"
+    return failure or ("works, but " + item["doubt"] if item.get("doubt") else "works")
 
 
 def ports(answer: Answer, now: int) -> list[str]:
