@@ -40,8 +40,8 @@ class Journal:
 
     def _read(self, line, live, known):
         try:
-            line, mark, check = line.rpartition(b" #") if b" #" in line else (line, b"", b"")
-            if mark and check != b"%08x" % crc32(line):  # without one it is of a version before this
+            line, _, check = line.rpartition(b" #")
+            if check != b"%08x" % crc32(line):
                 raise ValueError
             words = line.decode().split(" ")
             if words[0] == "open":
@@ -53,7 +53,7 @@ class Journal:
                 self.begun.pop(int(words[1]), None)
             elif words[0] == "begun":
                 self._mark(int(words[1]), _unquoted(words[2]), net.openings(words[3]))
-            elif words[0]:
+            else:
                 raise ValueError
         except (ValueError, IndexError):
             log.warning("%s: a line that is no event of the journal is ignored", self.path)

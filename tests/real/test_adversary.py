@@ -1,5 +1,6 @@
 """A hostile network, a careless admin and a crashing machine, against the real daemon in a namespace."""
 
+import binascii
 import os
 import signal
 import subprocess
@@ -236,7 +237,8 @@ def test_a_journal_that_somebody_else_wrote_opens_nothing(network):
     now = int(time.time())
     words = (net.CLIENT, net.SERVICE, now, now + 86400)
     planted = run + "/grants.journal"
-    peers.write(planted, "open 1 %s tcp/%d %d %d %%231 - firewall 0.0.0.0 10.0.0.1\n" % words, 0o644)
+    line = "open 1 %s tcp/%d %d %d %%231 - firewall 0.0.0.0 10.0.0.1" % words
+    peers.write(planted, line + " #%08x\n" % binascii.crc32(line.encode()), 0o644)
     os.chown(planted, 65534, 65534)
     argv = [*peers.PYTHON, "-m", "tinyknop", "fwknopd", "-f", "-c", conf, "-a", access, "-r", run]
     daemon = peers.Process(network, network.server, argv)
