@@ -132,7 +132,7 @@ class Keeper:
         if grant.openings:
             self.says.added(worker, grant)
         missing = self._together.get(grant.id)
-        if missing is not None and worker.name in missing:
+        if missing is not None and worker.name in missing and worker in self.workers.values():
             missing.remove(worker.name)
             if not missing:
                 del self._together[grant.id]
@@ -199,7 +199,7 @@ class Keeper:
 
     def closed(self, worker, number):
         """Takes it that a port has confirmed a close."""
-        if number not in self._owed:
+        if number not in self._owed or worker not in self.workers.values():  # another of its name may still owe it
             return
         grant, names = self._owed[number]
         self.says.removed(worker, grant)

@@ -306,6 +306,29 @@ def test_names_that_change_places_keep_their_workers_where_a_device_cannot_be_re
     driven(body, True)
 
 
+def test_what_a_worker_that_goes_has_closed_is_still_owed_by_the_one_in_its_place():
+    """A kill just then must find the close in the journal: the new device may be one that no start can clean."""
+
+    async def body(one, near, far):
+        new = DEVICES["new"] = Device()
+        grant = one.open(asked(), ("far",))
+        await settled(lambda: far.held)
+        changed = await one.change(*another({"near": {"kind": "near"}, "far": {"kind": "new"}}, "near", "far"))
+        old, new.broken = one.workers["far"], True
+        assert new.held
+        one.close(grant.id)
+        await one.settle(changed, True)
+        one.closed(old, grant.id)
+        assert new.held and list(one._owed) == [grant.id]
+        new.broken = False
+        for _ in range(5):
+            if one._owed:
+                await loop.sleep(0.7)
+        assert not new.held and not one._owed
+
+    driven(body)
+
+
 def test_a_kill_loses_no_command_that_waits_and_repeats_none_whatever_a_reload_calls_its_port():
     async def body(one, near, far):
         one.open(asked(), ("near",))

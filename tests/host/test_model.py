@@ -11,6 +11,7 @@ import types
 import pytest
 
 from tests.host.devices import KINDS, Device, Port, Time
+from tests.need import share
 from tinyknop import compat, errors, keeper, lines, log, loop
 from tinyknop.grants import Grant
 from tinyknop.says import Says
@@ -236,7 +237,7 @@ class Day(Time):
                     assert min(left, 40000) - 2000 < device.held[key] - self.now < left + 2000
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(share(40, 2000)))
 def test_whatever_happens_what_is_live_is_open_and_nothing_else(seed, tmp_path, monkeypatch):
     day = Day(seed, tmp_path, monkeypatch)
     rare = [day.kill, day.step, day.reload, day.lost, lambda: day.settle(130)]
