@@ -6,9 +6,7 @@ when the configuration names none) and a class Port with start, open, close, syn
 
 from tinyknop.errors import ConfigError
 
-KINDS = """block, cisco-asa, cisco-ios, command, edgeos, firewalld, frr, generic, gpio, ipfw, ipset, iptables, junos,
-nftables, openwrt, pf, routeros, vyos, wireguard""".replace("\n", " ")
-CARRIERS = "local, netlink, serial, ssh, tape"
+UNKNOWN = '%s: kind = "%s": no such kind (docs/configuration.md has all)'
 COMMON = ("kind", "via", "where")  # what every [port.NAME] may have; "where" is put there by the readers
 
 
@@ -17,7 +15,7 @@ def make(name, options, carriers):
     module = _module("tinyknop.ports.", "port." + name, options)
     where = options.get("where", "port." + name)
     if not hasattr(module, "Port"):  # what several ports share is no kind
-        raise ConfigError(where, 'port.%s: kind = "%s": no such kind; take one of: %s' % (name, options["kind"], KINDS))
+        raise ConfigError(where, UNKNOWN % ("port." + name, options["kind"]))
     known = module.OPTIONS
     for option in sorted(options):
         if option not in known and option not in COMMON:
@@ -49,14 +47,12 @@ def _module(package, name, options):
     if not kind:
         raise ConfigError(where, '%s: say which kind it is, as kind = "iptables"' % name)
     path = package + kind.replace("-", "_")
-    known = KINDS if name[:5] == "port." else CARRIERS
-    unknown = '%s: kind = "%s": no such kind; take one of: %s' % (name, kind, known)
     plain = all("a" <= c <= "z" or "0" <= c <= "9" or c == "-" for c in kind)
     if not plain or kind == "carriers":
-        raise ConfigError(where, unknown)
+        raise ConfigError(where, UNKNOWN % (name, kind))
     try:
         return __import__(path, None, None, ("OPTIONS",))
     except ImportError as error:
         if path not in str(error):  # the kind is there, something it needs is not
             raise ConfigError(where, '%s: kind = "%s" cannot be used here: %s' % (name, kind, error))
-    raise ConfigError(where, unknown)
+    raise ConfigError(where, UNKNOWN % (name, kind))

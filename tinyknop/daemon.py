@@ -12,7 +12,7 @@ from .keeper import Keeper
 from .replay import Replay
 from .rules import same_family
 from .says import Says
-from .settings import bare
+from .workers import bare
 
 _STEP = 2000  # ms by which the wall clock must leave the monotonic one to count as stepped
 _LOOK_AT_CLOCK = 1000  # ms

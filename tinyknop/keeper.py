@@ -6,7 +6,7 @@ from .errors import PortError, Rejected
 from .grants import Ends, Grants, first, seconds_left
 from .journal import Journal
 from .says import openings
-from .settings import bare
+from .workers import bare
 
 _STOP_S = 10  # seconds that ports get to close what is open when the daemon ends
 _AT_ONCE = 100  # grants that end between two looks at the captures, where many end in the same moment

@@ -242,8 +242,3 @@ class Settings:
         if (stanza.force_snat or stanza.masquerade) and not port.get("snat_chain", "-"):
             # fwknopd runs a command without a chain here, logs success, and nothing is translated.
             port["snat_chain"], port["masquerade_chain"] = self.snat_chain, self.masquerade_chain
-
-
-def bare(table):
-    """Returns a table, or None, without the place that it was read from."""
-    return table and {key: value for key, value in table.items() if key != "where"}

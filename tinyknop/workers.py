@@ -2,7 +2,6 @@
 
 from . import ports
 from .errors import ConfigError
-from .settings import bare
 from .worker import Worker
 
 
@@ -45,3 +44,8 @@ def table(settings, name):
     """Returns what a port is configured with, wherever it stands in the file."""
     options = settings.ports[name]
     return bare(options), bare(settings.carriers.get(options.get("via")))
+
+
+def bare(table):
+    """Returns a table, or None, without the place that it was read from."""
+    return table and {key: value for key, value in table.items() if key != "where"}

@@ -1,7 +1,5 @@
 """Ports are made from their tables, carriers are shared, and what cannot be meant is refused with a remedy."""
 
-import os
-
 from driving import drive
 from tinyknop.ports.carriers.tape import Tape
 
@@ -92,10 +90,3 @@ def test_a_command_closes_what_it_opened():
     port = ports.make("fw", {"kind": "command", "via": "tape", "open": "o", "close": "c $SRC $PORT"}, {"tape": tape})
     drive(port.close(GRANT))
     assert tape.lines == ["c 192.0.2.7 22", "c 192.0.2.7 53"]
-
-
-def test_every_kind_is_in_the_list_that_an_unknown_one_is_answered_with_host():
-    folder = ports.__path__[0]
-    for listed, place in ((ports.KINDS, folder), (ports.CARRIERS, folder + "/carriers")):
-        files = [name[:-3].replace("_", "-") for name in os.listdir(place) if name.endswith(".py") and name[0] != "_"]
-        assert sorted(files) == listed.split(", ")
