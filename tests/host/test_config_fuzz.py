@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.need import share
@@ -341,6 +341,9 @@ DOCUMENTS = st.dictionaries(st.sampled_from(compiled.TABLES), JSON).map(lambda t
 
 
 @given(BYTES | DOCUMENTS)
+@example(b'{"daemon":[["",null,""]]}')
+@example(b'{"daemon":{"\\n":false}}')
+@example(b'{"daemon":[["x","y","\\n"]]}')
 def test_any_bytes_as_json(tmp_path_factory, data):
     read(base(tmp_path_factory, "fuzz.json"), data, ["load"])
 

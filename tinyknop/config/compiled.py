@@ -54,16 +54,23 @@ def as_text(value, where):
 
 def _entries(table, where):
     if isinstance(table, dict):
-        return [(name, as_text(table[name], where), where) for name in sorted(table)]
+        return [(_plain(name, where), as_text(table[name], where), where) for name in sorted(table)]
     if not isinstance(table, list):
         raise ConfigError(where, "is no table")
     found = []
     for entry in table:
         if not isinstance(entry, list) or not 2 <= len(entry) <= 3 or not isinstance(entry[0], str):
             raise ConfigError(where, "an entry is [name, text] or [name, text, where]")
-        place = entry[2] if len(entry) == 3 and isinstance(entry[2], str) else where
-        found.append((entry[0], as_text(entry[1], place), place))
+        place = entry[2] if len(entry) == 3 and isinstance(entry[2], str) and entry[2] else where
+        found.append((_plain(entry[0], where), as_text(entry[1], place), _plain(place, where)))
     return found
+
+
+def _plain(text, where):
+    """Returns a name or place that fits into the line of a message."""
+    if [c for c in text if c < " "]:
+        raise ConfigError(where, "a name holds a line feed, or another control character")
+    return text
 
 
 def _options(table, where):
@@ -85,4 +92,4 @@ def _named(whole, kind, path):
     tables = whole.get(kind, {})
     if not isinstance(tables, dict):
         raise ConfigError(path, "%s is no table of names" % kind)
-    return {name: _options(tables[name], "%s:%s.%s" % (path, kind, name)) for name in tables}
+    return {_plain(name, path): _options(tables[name], "%s:%s.%s" % (path, kind, name)) for name in tables}
