@@ -1,5 +1,6 @@
 """Router ports by their words alone: each kind's lines to open, close and compare, against recorded listings."""
 
+from driving import at_once
 from tinyknop.ports.carriers.tape import Tape
 from tinyknop.ports.shared import profile, router
 
@@ -9,15 +10,6 @@ from tinyknop.grants import Grant, Nat
 
 KINDS = ("cisco-ios", "cisco-asa", "junos", "routeros", "edgeos", "vyos", "frr", "openwrt")
 SSH, DNS = ("tcp", 22), ("udp", 53)
-
-
-def drive(coroutine):
-    """Runs a coroutine that never waits."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waits")
 
 
 def grant(number=1, source="192.0.2.7", openings=(SSH,), nat=None):
@@ -36,7 +28,7 @@ def made(kind, *answers, **options):
 def said(kind, act, *answers, **options):
     """Returns the lines that a port of a kind says when `act(port)` is driven."""
     port, tape = made(kind, *answers, **options)
-    drive(act(port))
+    at_once(act(port))
     return [line.strip() for line in tape.lines]
 
 
@@ -223,7 +215,7 @@ def test_a_listing_that_a_log_line_burst_into_is_asked_for_again():
             return left.pop(0) if words[0] == "show" else ""
 
         tape.say = heard
-        drive(port.sync([]))
+        at_once(port.sync([]))
         assert [line[:4] for line in tape.lines].count("show") == asked
         assert "  no permit tcp host 192.0.2.8 any eq 22" in tape.lines
 
@@ -245,19 +237,19 @@ def test_of_what_others_have_on_the_device_little_is_listed():
 
 def test_one_entry_that_two_openings_need_goes_with_the_last():
     port, tape = made("frr", list="KNOCK", list6="KNOCK")
-    drive(port.open(grant(openings=(SSH, DNS)), 30))
+    at_once(port.open(grant(openings=(SSH, DNS)), 30))
     assert [line for line in tape.lines if "192" in line] == ["  access-list KNOCK permit 192.0.2.7/32"]
     tape.lines = []
-    drive(port.close(grant(openings=(SSH,))))
+    at_once(port.close(grant(openings=(SSH,))))
     assert tape.lines == []
-    drive(port.close(grant(2, openings=(DNS,))))
+    at_once(port.close(grant(2, openings=(DNS,))))
     assert "  no access-list KNOCK permit 192.0.2.7/32" in tape.lines
 
 
 def test_a_device_with_a_clock_gets_the_longest_time_that_is_wanted():
     port, tape = made("routeros", list="KNOCK")
-    drive(port.open(grant(openings=(SSH,)), 300))
-    drive(port.open(grant(2, openings=(DNS,)), 30))
+    at_once(port.open(grant(openings=(SSH,)), 300))
+    at_once(port.open(grant(2, openings=(DNS,)), 30))
     assert "timeout=300s" in tape.lines[-1]
 
 
@@ -282,11 +274,11 @@ def test_both_families_go_into_one_dialogue():
 
 def test_flush_removes_only_what_is_ours():
     port, tape = made("frr")
-    drive(port.open(grant(), 30))
+    at_once(port.open(grant(), 30))
     tape.lines = []
-    drive(port.stop(False))
+    at_once(port.stop(False))
     assert tape.lines == []
-    drive(port.stop(True))
+    at_once(port.stop(True))
     assert tape.lines == ["configure terminal", "  no access-list knock-tcp-22 permit 192.0.2.7/32", "  end"]
 
 
@@ -295,8 +287,8 @@ def test_nat_is_refused_and_neither_closed_nor_kept():
     for kind in KINDS + ("generic",):
         options = {"open": "o $SRC", "close": "c $SRC"} if kind == "generic" else {}
         port, tape = made(kind, **options)
-        refused(PortError, lambda port=port: drive(port.open(grant(nat=nat), 30)), "NAT")
-        drive(port.close(grant(nat=nat)))
+        refused(PortError, lambda port=port: at_once(port.open(grant(nat=nat), 30)), "NAT")
+        at_once(port.close(grant(nat=nat)))
         assert tape.lines == [], kind
 
 
@@ -311,9 +303,9 @@ def test_a_slow_device_gets_the_time_that_its_carrier_says():
             return await say(*words, **more)
 
         tape.say = heard
-        drive(port.open(grant(), 30))
+        at_once(port.open(grant(), 30))
         assert given == [seconds + 2 * len(tape.lines)], kind
-        drive(port.sync([]))
+        at_once(port.sync([]))
         assert given[1] == seconds + 20 and len(tape.lines) > 2
 
 
@@ -327,8 +319,8 @@ def test_what_can_never_be_opened_is_known_before_it_is_tried():
         refused(PortError, lambda port=port: port.check(grant(openings=(("icmp", 8),))), "only tcp and udp")
         port, tape = made(kind, list6="")
         refused(PortError, lambda port=port: port.check(grant(source="2001:db8::7")), "list6 is empty")
-        refused(PortError, lambda port=port: drive(port.open(grant(source="2001:db8::7"), 30)), "list6 is empty")
-        drive(port.close(grant(source="2001:db8::7")))
+        refused(PortError, lambda port=port: at_once(port.open(grant(source="2001:db8::7"), 30)), "list6 is empty")
+        at_once(port.close(grant(source="2001:db8::7")))
         assert tape.lines == [], kind
     port, _ = made("generic", open="o $SRC", close="c $SRC")
     assert port.check(grant()) is None
@@ -381,11 +373,11 @@ def test_a_misspelt_field_of_a_profile_is_an_error():
 
 def test_the_owners_own_lines():
     port, tape = made("generic", open="conf t; permit $SRC $PROTO $PORT; end", close="clear $SRC")
-    drive(port.start())
-    drive(port.sync([]))
-    drive(port.open(grant(openings=(SSH, DNS)), 30))
-    drive(port.close(grant(source="2001:db8::7")))
-    drive(port.stop(True))
+    at_once(port.start())
+    at_once(port.sync([]))
+    at_once(port.open(grant(openings=(SSH, DNS)), 30))
+    at_once(port.close(grant(source="2001:db8::7")))
+    at_once(port.stop(True))
     assert tape.lines == ["conf t", "  permit 192.0.2.7 tcp 22", "  end", "conf t", "  permit 192.0.2.7 udp 53",
                           "  end", "clear 2001:db8::7"]  # fmt: skip
     assert port.blind and not port.outlives_us

@@ -34,34 +34,46 @@ def holder(path: str) -> int | None:
     return pid if kind != fcntl.F_UNLCK and pid > 0 else None
 
 
-def take(path: str) -> TextIO:
-    """Locks the file and writes our process id into it; returns it open, since closing it would drop the lock.
+def opened(path: str) -> tuple[TextIO, bool]:
+    """Returns a file, made where it is not there, and whether it can be written; raises OSError.
 
-    On a read-only disk there is no record lock to be had, so each of us takes a lock of the other kind as well.
+    On a read-only disk it cannot, and what is open there has to end all the same.
     """
-    flags, locks = os.O_CLOEXEC | os.O_NOFOLLOW, [fcntl.flock, fcntl.lockf]
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600), "r+")
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            file = os.fdopen(os.open(path, os.O_RDONLY | flags))  # what is open there has to end all the same
-            locks.pop()
+        return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600), "r+"), True
     except OSError as error:
-        raise ConfigError(path, "cannot write the pid file: %s" % error.strerror) from None
-    try:
-        for lock in locks:
-            lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        text = file.read(20).strip()
-        file.close()
-        raise Running(path, text) from None
+        if error.errno != errno.EROFS:
+            raise
+    return os.fdopen(os.open(path, os.O_RDONLY | flags)), False
+
+
+def sign(file: TextIO, path: str) -> None:
+    """Writes our process id into a file that we have locked."""
     try:
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), b"%d\n" % os.getpid())
     except OSError as error:  # a full or read-only disk: what holds others off is the lock, not the number
         log.warning("%s: %s", path, error.strerror)
+
+
+def take(path: str) -> TextIO:
+    """Locks the file and writes our process id into it; returns it open, since closing it would drop the lock.
+
+    On a read-only disk there is no record lock to be had, so each of us takes a lock of the other kind as well.
+    """
+    try:
+        file, writable = opened(path)
+    except OSError as error:
+        raise ConfigError(path, "cannot write the pid file: %s" % error.strerror) from None
+    try:
+        for lock in [fcntl.flock, fcntl.lockf][: 2 if writable else 1]:
+            lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        text = file.read(20).strip()
+        file.close()
+        raise Running(path, text) from None
+    sign(file, path)
     return file
 
 

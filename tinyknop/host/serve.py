@@ -5,7 +5,6 @@ Its start is timed (0.1 s to the first knock), so it reads its few words itself 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import pwd
@@ -14,6 +13,7 @@ import stat
 from tinyknop import config, log
 from tinyknop.errors import ConfigError, PortError
 
+from . import pidfile
 from .privileges import become, check, pass_on
 from .run import run
 
@@ -99,14 +99,8 @@ def number_of(user: str | None) -> int | None:
 
 def lock(path: str) -> TextIO:
     """Returns a locked file that holds our process id; raises ConfigError while another daemon holds it."""
-    flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        try:
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600), "r+")
-        except OSError as error:
-            if error.errno != errno.EROFS:
-                raise
-            file = os.fdopen(os.open(path, os.O_RDONLY | flags))  # what is open there has to end all the same
+        file, _ = pidfile.opened(path)
     except OSError as error:
         raise ConfigError(path, "cannot write it (%s): run it as the owner of its directory" % error.strerror) from None
     try:
@@ -115,11 +109,7 @@ def lock(path: str) -> TextIO:
         who = file.read(20).strip()
         file.close()
         raise ConfigError(path, "another daemon (process %s) uses this state directory: stop it first" % who) from None
-    try:
-        os.ftruncate(file.fileno(), 0)
-        os.write(file.fileno(), b"%d\n" % os.getpid())
-    except OSError as error:  # a full or read-only disk: what holds others off is the lock, not the number
-        log.warning("%s: %s", path, error.strerror)
+    pidfile.sign(file, path)
     return file
 
 
