@@ -25,3 +25,16 @@ def nothing_left_over():
     yield
     log.sink, log.threshold = AT_FIRST[:2]
     locale.setlocale(locale.LC_ALL, AT_FIRST[2])
+
+
+def children():
+    with open("/proc/thread-self/children") as file:
+        return set(file.read().split())
+
+
+@pytest.fixture
+def no_child_left():
+    """Asserts that a test has waited for each of its child processes; those of others do not matter."""
+    before = children()
+    yield
+    assert children() <= before

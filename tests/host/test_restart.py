@@ -10,7 +10,7 @@ import pytest
 from tinyknop.ports.carriers import ssh
 
 from tinyknop.errors import PortError
-from tinyknop.loop import Loop
+from tinyknop.loop import Loop, current, sleep
 
 CONFIG = """[daemon]
 state_dir = "{state}"
@@ -99,7 +99,7 @@ def test_the_folder_goes_whatever_becomes_of_the_question(tmp_path, monkeypatch)
     assert made and not os.path.exists(made[0])
 
 
-def test_the_folder_goes_with_a_port_that_is_stopped_meanwhile(tmp_path, monkeypatch):
+def test_the_folder_goes_with_a_port_that_is_stopped_meanwhile(tmp_path, monkeypatch, no_child_left):
     made, mkdir = [], os.mkdir
 
     def note(path, *mode):
@@ -107,16 +107,18 @@ def test_the_folder_goes_with_a_port_that_is_stopped_meanwhile(tmp_path, monkeyp
         mkdir(path, *mode)
 
     program = tmp_path / "ssh"
-    program.write_text("#!/bin/sh\nexec sleep 2\n")
+    program.write_text("#!/bin/sh\nexec sleep 1\n")
     program.chmod(0o755)
     monkeypatch.setattr(os, "mkdir", note)
-    scheduler = Loop()
-    task = scheduler.spawn(carrier(tmp_path, program).stranger())
-    while not made:
-        scheduler.turn()
-    scheduler.turn()
-    task.cancel()
-    assert not os.path.exists(made[0])
+
+    async def stopped():
+        task = current().spawn(carrier(tmp_path, program).stranger())
+        await sleep(0.2)
+        task.cancel()
+        assert made and not os.path.exists(made[0])
+        await sleep(1.5)  # in which ssh ends
+
+    Loop().run_until(stopped())
 
 
 @pytest.mark.parametrize("leftover", ["known_hosts.old", "known_hosts.Ab12"])
