@@ -318,6 +318,15 @@ def test_the_configuration_of_fwknops_package_runs_as_it_is(router):
 
 
 @one
+def test_without_a_network_or_a_device_fwknops_package_means_wan(router):
+    text = FWKNOPD.replace("option network 'wan'", "").replace("option PCAP_INTF 'eth9'", "")
+    router.write("/etc/config/fwknopd", text)
+    router.say("/etc/init.d/tinyknop start")
+    assert "PCAP_INTF eth0;" in router.read("/var/etc/tinyknop-fwknopd.conf").splitlines()
+    assert router.told()["interface"] == ["wan"]
+
+
+@one
 def test_no_value_of_uci_becomes_a_line_or_a_command(router):
     """Who may set one option (by LuCI, say) must not set others, nor run anything."""
     for quote in ("$(touch /tmp/pwned)", "`touch /tmp/pwned`", "';touch /tmp/pwned;'", '";touch /tmp/pwned;"', "* ;"):
