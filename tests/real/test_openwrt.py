@@ -191,10 +191,35 @@ def test_a_network_that_comes_back_with_another_device_is_heard_there(router):
 
 
 @both
-def test_what_is_disabled_is_ended_by_the_reload(router):
+def test_what_is_disabled_is_ended_by_the_reload_and_enabled_again_by_another(router):
     router.say(": > /tmp/running/tinyknop; /etc/init.d/tinyknop reload")
-    log = router.read("/tmp/procd.log")
-    assert "kill\ttinyknop\n" in log if router.package == "tinyknop" else "command" not in router.told()
+    assert "kill" not in router.read("/tmp/procd.log")  # with the service procd forgets its triggers
+    assert "command" not in router.told() and "trigger" in router.told()
+
+
+@both
+def test_what_runs_goes_on_where_there_is_nothing_new_to_run(router):
+    """Procd ends a service that is started without a command; what it opened elsewhere would stay open."""
+    enable(router)
+    good = router.read("/etc/config/tinyknop")
+    router.say("/etc/init.d/tinyknop start; : > /tmp/running/tinyknop; : > /tmp/procd.log")
+    router.write("/etc/config/tinyknop", good + "config stanze 'bob'\n\toption x '1'\n")
+    router.say("/etc/init.d/tinyknop reload")
+    router.write("/etc/config/tinyknop", good)
+    router.say("rm /tmp/networks/wan; /etc/init.d/tinyknop reload")
+    assert router.read("/tmp/procd.log") == ""
+    router.say("rm /tmp/running/tinyknop; /etc/init.d/tinyknop reload")
+    assert router.told()["interface"] == ["wan"]
+
+
+@both
+def test_a_reload_that_leads_to_another_file_starts_the_daemon_with_it(router):
+    router.write("/etc/config/fwknopd", FWKNOPD)
+    router.say("/etc/init.d/tinyknop start; : > /tmp/running/tinyknop")
+    assert router.told()["command"][-1] == "/var/etc/tinyknop-fwknopd.conf"
+    enable(router)
+    router.say("/etc/init.d/tinyknop reload")
+    assert router.told()["command"][-1] == "/var/etc/tinyknop.json"
 
 
 UCI = r"""
