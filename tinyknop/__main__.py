@@ -16,8 +16,8 @@ def serve(path):
     from tinyknop import log
 
     settings, stanzas = read(path)
-    if settings.user:
-        raise ConfigError(path, "user: MicroPython cannot become another user: take it out")
+    if (settings.user, settings.log, settings.log_to) != (None, "text", "stderr"):
+        raise ConfigError(path, "user, log, log_to: MicroPython stays who it is and logs text to stderr: take them out")
     state(settings.state_dir)
     daemon = start(settings, stanzas)
     ends = []
@@ -79,15 +79,17 @@ def state(path):
     import os
 
     try:
-        mode = os.stat(path)[0]
-    except OSError:
-        if hasattr(os, "system") and "'" not in path:  # the one way to a mode there
+        if compat.exists(path):
+            pass
+        elif hasattr(os, "system") and "'" not in path:  # the one way to a mode there
             os.system("umask 077; exec mkdir -p -- '%s'" % path)  # nosec B605 # the owner's own, without a quote
         else:
             os.mkdir(path)
         mode = os.stat(path)[0]
-    if mode & 0o077:
-        raise ConfigError(path, "others can look into the state directory: chmod 700 %s" % path)
+    except OSError as error:
+        raise ConfigError(path, "state_dir: cannot be made (error %d): check the path" % error.args[0])
+    if mode & 0o170077 != 0o040000:
+        raise ConfigError(path, "others can look into the state directory: chmod 700 %s, if it is one" % path)
 
 
 def knock(path, name):
@@ -96,11 +98,13 @@ def knock(path, name):
 
     from tinyknop import client
 
-    with open(path) as file:
-        targets = json.load(file).get("target", {})
-    if name not in targets:
-        raise ConfigError(path, "no target is called %s" % name)
-    entries = [(key, as_text(value), path) for key, value in targets[name].items()]
+    try:
+        with open(path) as file:
+            entries = [(key, as_text(value), path) for key, value in json.load(file)["target"][name].items()]
+    except OSError as error:
+        raise ConfigError(path, "cannot be read (error %d): check the path" % error.args[0])
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError):  # not there, no tables, no JSON
+        raise ConfigError(path, "no target is called %s, or this is not JSON: check its quotes and commas" % name)
     target = client.Target(entries, path)
     client.send(client.build(target), client.locate(target.host or name, target.port))
 
@@ -119,7 +123,7 @@ def small_main(words):
     try:
         if len(words) == 3 and words[0] == "knock":
             knock(words[1], words[2])
-        elif len(words) == 1:
+        elif len(words) == 1 and words[0][:1] != "-":
             return serve(words[0])
         else:
             print("usage: micropython -m tinyknop CONFIG | knock FILE NAME")

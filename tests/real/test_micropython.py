@@ -59,13 +59,14 @@ class Router:
         conf.update(firewall_exe=kind, fwknop_run_dir=home + "/state", access_file=home + "/access.conf")
         return peers.fwknop_files(self.network, access or peers.stanza(), "mpy", **conf)[0]
 
-    def compiled(self, kind="ipset", stanzas=None, capture="packet", options=""):
+    def compiled(self, kind="ipset", stanzas=None, capture="packet", options="", state="", daemon=""):
         """Writes what `tinyknop compile` makes of a tinyknop.toml; returns its path."""
         network = self.network
         interface = 'interface = "eth0"\n' if capture == "packet" else ""
         options = options or ('set = "%s"' % peers.SET if kind == "ipset" else "")
-        state = network.dir + "/state"
+        state = state or network.dir + "/state"
         text = peers.TOML.format(state=state, kind=kind, capture=capture, interface=interface, options=options)
+        text = text.replace("[daemon]", "[daemon]\n" + daemon)
         toml = peers.write(network.dir + "/small.toml", text + (stanzas or peers.toml_stanza(network)))
         argv = [sys.executable, "-m", "tinyknop", "compile", toml, "-o", network.dir + "/small.json"]
         subprocess.run(argv, check=True, env=dict(os.environ, PYTHONPATH=peers.ROOT))
@@ -239,6 +240,36 @@ def test_what_only_cpython_can_do_is_refused_at_the_start(network, router):
     done = subprocess.run(argv, env=env, cwd=network.dir, capture_output=True, text=True)
     assert done.returncode == 1
     assert "commands and GPG need CPython" in done.stderr
+
+
+def said(router, *words):
+    """Returns what a run that ends with an error says of it, in one line."""
+    argv = [router.binary, "-m", "tinyknop", *words]
+    env = dict(os.environ, **router.env)
+    done = subprocess.run(argv, env=env, cwd=router.network.dir, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1 and done.stdout == "", done.stdout
+    return done.stderr.splitlines()[-1] if done.stderr.count("\n") < 3 else "a trace:\n" + done.stderr
+
+
+def test_what_nobody_reads_there_is_refused(network, router):
+    for line in ('user = "nobody"', 'log = "json"', 'log_to = "syslog"'):
+        config = router.compiled("nftables", peers.toml_stanza(network), "udp", daemon=line)
+        assert "MicroPython stays who it is and logs text to stderr" in said(router, config)
+
+
+def test_a_file_of_targets_that_is_wrong_is_named(network, router):
+    path = network.dir + "/targets.json"
+    assert said(router, "knock", path, "a") == path + ": cannot be read (error 2): check the path"
+    for text in ("", "{", "key = 1", "[" * 5000, "[]", "{}", '{"target": []}', '{"target": {"a": 7}}'):
+        assert said(router, "knock", peers.write(path, text), "a").startswith(path + ": no target is called a, or")
+
+
+def test_a_state_directory_that_cannot_be_is_named(network, router):
+    place = peers.write(network.dir + "/file", "", 0o600)
+    for path, wanted in ((place, "if it is one"), (place + "/below", "cannot be made (error 20): check the path")):
+        config = router.compiled("nftables", peers.toml_stanza(network), "udp", state=path)
+        line = said(router, config)
+        assert line.startswith(path + ": ") and line.endswith(wanted)
 
 
 def test_a_daemon_that_reads_a_file_ends_with_it(network, router):
