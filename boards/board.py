@@ -23,6 +23,7 @@ JOIN_S = 20  # a wireless network and its DHCP answer within 10 s, or not at all
 ANSWER_S = 3  # that a time server gets
 HOUR_S = 3600  # between two questions for the time; a board's clock drifts by 0.1 s in that
 AGAIN_S = 60  # after a question without an answer
+PATIENCE = 1440  # such questions, a day of them, before the time server's name is looked up again
 FAULT_S = 30  # before a board that could not start is reset
 SINCE_1900 = 2208988800  # seconds from there, where the time of the network starts, to 1970
 OLDEST = 1750000000  # June 2025: a server that says less is wrong
@@ -40,7 +41,7 @@ def run(watchdog_ms, config="tinyknop.json", about="board.json"):
         settings, stanzas = read(config)
         state(settings.state_dir)
         wlan = join(options)
-        clock = Clock(options.get("ntp") or "pool.ntp.org")
+        clock = Clock(options.get("ntp") or "pool.ntp.org", wlan)
         while not Loop().run_until(clock.answered()):
             join(options, wlan)
             time.sleep(FEED_S)
@@ -73,11 +74,19 @@ def join(options, wlan=None):
         if options.get("address"):  # [address, mask, gateway, name server] in the place of DHCP
             wlan.ifconfig(tuple(options["address"]))
     if not wlan.isconnected():
-        wlan.connect(options["ssid"], options["password"])
+        connect(options, wlan)
         deadline = compat.monotonic() + JOIN_S * 1000
         while not wlan.isconnected() and compat.monotonic() < deadline:
             time.sleep(0.1)
     return wlan
+
+
+def connect(options, wlan):
+    """Begins to join the network; an ESP32 that still tries to raises OSError, and goes on trying."""
+    try:
+        wlan.connect(options["ssid"], options["password"])
+    except OSError as error:
+        log.warning("cannot join the network just now: %s", error)
 
 
 async def joined(options, wlan):
@@ -86,7 +95,7 @@ async def joined(options, wlan):
         await sleep(FEED_S)
         if not wlan.isconnected():
             log.warning("the network is gone; joining again")
-            wlan.connect(options["ssid"], options["password"])
+            connect(options, wlan)
             await sleep(JOIN_S)
 
 
@@ -98,11 +107,18 @@ async def fed(dog):
 
 
 class Clock:
-    """The board's clock, set by a time server (RFC 5905, the simple form)."""
+    """The board's clock, set by a time server (RFC 5905, the simple form).
 
-    def __init__(self, host):
+    A look-up of its name holds everything up: without a network for ever on some builds for the Pico W, and without a
+    name server for longer than that chip's watchdog waits. A board that is reset for this hears nobody, and closes
+    nothing, until it has the time again. So a server that has answered keeps its address for a day of silence.
+    """
+
+    def __init__(self, host, wlan):
         self.host = host
+        self.wlan = wlan
         self.place = None
+        self.patience = 0
 
     async def kept(self):
         """Asks every hour; a step is the daemon's to see."""
@@ -113,6 +129,8 @@ class Clock:
 
     async def answered(self):
         """Asks without holding anything up; tells whether a sane answer came, and sets the clock by it."""
+        if not self.wlan.isconnected():
+            return False
         sock = None
         try:
             if self.place is None:
@@ -121,15 +139,17 @@ class Clock:
             sock.setblocking(False)
             asked = compat.urandom(8)
             sock.sendto(b"\x23" + bytes(39) + asked, self.place)
-            if await readable(sock, ANSWER_S):
-                return self.take(sock.recvfrom(64), asked)
-            self.place = None  # the name may lead elsewhere by now
+            if await readable(sock, ANSWER_S) and self.take(sock.recvfrom(64), asked):
+                self.patience = PATIENCE
+                return True
         except (OSError, IndexError) as error:
             log.warning("no time from %s: %s", self.host, error)
-            self.place = None
         finally:
             if sock is not None:
                 sock.close()
+        self.patience -= 1
+        if self.patience < 0:
+            self.place = None  # the name may lead elsewhere by now
         return False
 
     def take(self, answer, asked):

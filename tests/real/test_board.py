@@ -1,5 +1,6 @@
 """The boards' main programs, unchanged, on MicroPython's unix port: only `network` and `machine` are stand-ins."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import ModuleType
 
 import pytest
 
@@ -219,6 +221,76 @@ def test_what_is_wrong_is_said_and_the_board_tries_again(open_network, tmp_path)
     peers.write(board.home + "/tinyknop.json", '{"stanza": []}')
     running = board.power(said=None)
     running.wait_line("tinyknop.json")
+
+
+class Wlan:
+    """A wireless network that is there or not; asked to join while it is at it, an ESP32 raises."""
+
+    def __init__(self):
+        self.there, self.tries = False, 0
+
+    def isconnected(self):
+        return self.there
+
+    def connect(self, name, password):
+        self.tries += 1
+        if self.tries > 1:
+            raise OSError("Wifi Internal State Error")
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """boards/board.py as a module, in a hurry."""
+    for name in ("machine", "network"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    spec = importlib.util.spec_from_file_location("board", os.path.join(ROOT, "boards", "board.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in ("JOIN_S", "FEED_S", "ANSWER_S"):
+        monkeypatch.setattr(module, name, 0.01)
+    return module
+
+
+def test_network_that_does_not_come_is_joined_again_and_again(program):
+    options, wlan, loop = {"ssid": "home", "password": "p"}, Wlan(), Loop()
+    program.join(options, wlan)
+    program.join(options, wlan)
+    task = loop.spawn(program.joined(options, wlan))
+    deadline = time.monotonic() + 5
+    while wlan.tries < 5:
+        assert not task.done and time.monotonic() < deadline
+        loop.turn()
+
+
+def test_time_servers_name_is_looked_up_when_that_can_be_waited_for(program, monkeypatch):
+    """A look-up blocks, without a network for ever on some boards; the watchdog resets a board that waits in vain."""
+    wlan, loop, looked = Wlan(), Loop(), []
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", 0))
+    monkeypatch.setattr(compat, "sockaddr", lambda *_: looked.append(1) or server.getsockname())
+    clock = program.Clock("time.example.net", wlan)
+    ask = lambda: loop.run_until(clock.answered())  # noqa: E731
+    assert not ask() and not looked
+    wlan.there = True
+    assert not ask() and not ask()
+    assert len(looked) == 2
+
+    async def answered(sock, seconds):
+        server.sendto(b"time", sock.getsockname())
+        return True
+
+    with monkeypatch.context() as good:
+        good.setattr(program, "readable", answered)
+        good.setattr(clock, "take", lambda answer, asked: True)
+        assert ask() and ask()
+        assert len(looked) == 3
+    monkeypatch.setattr(program, "ANSWER_S", 0)
+    hours = [ask() for _ in range(600)]
+    assert not any(hours) and len(looked) == 3
+    clock.patience = 0
+    assert not ask() and not ask()
+    assert len(looked) == 4
+    server.close()
 
 
 class PowerCut(BaseException):
