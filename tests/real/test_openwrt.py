@@ -386,6 +386,14 @@ def test_without_uci_enabled_fwknops_own_files_are_read(router):
     assert router.told()["command"] == ["/usr/bin/tinyknop", "serve", "-c", "/etc/fwknop/fwknopd.conf"]
 
 
+@one
+def test_a_new_firmware_keeps_the_keys_of_both_configurations(router):
+    """The package fwknopd, which kept its own, is not there any more."""
+    router.say("mkdir -p /etc/fwknop; : > /etc/fwknop/access.conf; : > /etc/tinyknop/first.key")
+    kept = router.say("find $(cat /lib/upgrade/keep.d/tinyknop) -type f").split()
+    assert {"/etc/fwknop/access.conf", "/etc/tinyknop/first.key"} <= set(kept)
+
+
 @both
 def test_the_sizes_in_the_documentation_are_those_of_the_files(router):
     with open(os.path.join(peers.ROOT, "docs", "openwrt.md")) as file:
