@@ -240,8 +240,10 @@ def build(target, now=None):
 def locate(host, port, kind=socket.SOCK_DGRAM, family=0):
     """Returns (family, socket address) of a host, IPv4 first as fwknop's packets are; raises ConfigError."""
     try:
-        found = [(item[0], item[-1]) for item in socket.getaddrinfo(host, port, family, kind)]
-    except (OSError, UnicodeError):
+        name = host.encode()  # bytes need no IDNA, see `compat.sockaddr`
+        name = name if len(name) == len(host) else host
+        found = [(item[0], item[-1]) for item in socket.getaddrinfo(name, port, family, kind)]
+    except (OSError, UnicodeError, LookupError):  # LookupError: this Python has no IDNA
         found = []
     if not found:
         raise ConfigError(host, "the name does not resolve: check its spelling and the name server, or give an address")

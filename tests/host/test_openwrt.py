@@ -61,12 +61,35 @@ def test_keys_configuration_and_status_need_no_more(config):
     assert status == 0 and "stanza a" in said, said
     status, said = run("status", "-c", config)
     assert status == 1 and "not in python3-light" not in said, said
+    status, said = run("status", "-c", config, "--metrics", "--listen", "127.0.0.1:0")
+    assert status == 1 and "python3-urllib" in said and "Traceback" not in said
 
 
 def test_a_knock_needs_no_more(config, tmp_path):
     words = ("-A", "tcp/22", "-a", "192.0.2.7", "-k", str(tmp_path / "a.key"), "--dry-run")
     status, said = run("knock", "127.0.0.1", *words)
     assert status == 0, said
+
+
+def test_a_knock_that_is_sent_needs_no_more(config, tmp_path):
+    words = ("-A", "tcp/22", "-k", str(tmp_path / "a.key"))
+    for host in ("127.0.0.1", "localhost"):
+        status, said = run("knock", host, "-a", "192.0.2.7", *words)
+        assert status == 0, said
+    status, said = run("knock", "b\u00fccher.invalid", "-a", "192.0.2.7", *words)
+    assert status == 1 and "does not resolve" in said and "Traceback" not in said
+    status, said = run("knock", "127.0.0.1", "-R", *words)
+    assert status == 1 and "python3-urllib" in said and "Traceback" not in said
+
+
+def test_fwknops_words_need_no_more(config, tmp_path):
+    """The key is what `tinyknop keygen` made."""
+    keys = dict(line.split(": ") for line in (tmp_path / "a.key").read_text().splitlines())
+    words = ["--no-rc-file", "--no-save-args", "-A", "tcp/22", "-a", "192.0.2.7"]
+    words += ["--key-base64-rijndael", keys["KEY_BASE64"], "--key-base64-hmac", keys["HMAC_KEY_BASE64"], "--use-hmac"]
+    for host in ("127.0.0.1", "localhost"):
+        status, said = run("fwknop", "-D", host, *words)
+        assert status == 0, said
 
 
 def test_the_daemon_needs_no_more(config):

@@ -130,8 +130,15 @@ def _own_name() -> str:
 
 def resolve(url: str) -> str:
     """Returns the address that a web page says we have; raises ConfigError."""
-    from urllib.error import URLError
-    from urllib.request import Request
+    try:
+        import ssl  # noqa: F401  (without it urllib knows no https)
+        from urllib.error import URLError
+        from urllib.request import Request
+    except ImportError:
+        reason = (
+            "needs Python's urllib and ssl (on OpenWrt python3-urllib and python3-openssl): or give the address with -a"
+        )
+        raise ConfigError("-R", reason) from None
 
     if not url.startswith("https://"):
         raise ConfigError("--resolve-url", "%s is not an https:// address: anybody on the way could choose it" % url)

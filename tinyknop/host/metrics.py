@@ -5,13 +5,17 @@ The listener is a process of its own that asks the daemon's socket for each scra
 
 from __future__ import annotations
 
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AF_INET6
 from socketserver import TCPServer
 
 from tinyknop import net
 from tinyknop.errors import ConfigError
 from tinyknop.gate import STAGES
+
+try:
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+except ImportError:
+    raise ConfigError("--metrics", "needs Python's http and email (on OpenWrt python3-urllib)") from None
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -26,15 +26,16 @@ ECHO_REQUEST = 8
 def located(host: str, port: int | None, request: Request, kind: int) -> tuple[int, tuple[Any, ...]]:
     """Returns (family, socket address) of a host, IPv4 first; raises Refused with the resolver's words."""
     only = socket.AF_INET if request["SERVER_RESOLVE_IPV4"] or request["SPA_SERVER_PROTO"] in RAW else 0
+    name = host.encode() if host.isascii() else host  # bytes need no IDNA, see `compat.sockaddr`
     try:
-        found = [(item[0], item[-1]) for item in socket.getaddrinfo(host, port, only, kind)]
+        found = [(item[0], item[-1]) for item in socket.getaddrinfo(name, port, only, kind)]
     except socket.gaierror as error:
         if request["SPA_SERVER_PROTO"] in RAW:
             text = "resolve_dst_addr() : %s\n[*] Unable to resolve %s as an ip address" % (error.strerror, host)
         else:
             text = "error in getaddrinfo: %s" % error.strerror
         raise Refused("%s\n%s" % (text, NOT_SENT)) from None
-    except UnicodeError:
+    except (UnicodeError, LookupError):  # LookupError: this Python has no IDNA
         raise Refused("error in getaddrinfo: %s is no host name\n%s" % (host, NOT_SENT)) from None
     found.sort(key=lambda item: item[0] != socket.AF_INET)
     if found[0][0] != socket.AF_INET:

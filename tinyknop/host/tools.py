@@ -94,7 +94,7 @@ async def _executed(executor: Executor, command: Command, stanza: Stanza) -> Non
 def _look_up(name: str, ours: int) -> None:
     """Writes the address into a pipe; a thread of its own, since the system's resolver can only wait."""
     try:
-        found = socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(name.encode(), None, socket.AF_INET, socket.SOCK_STREAM)
         os.write(ours, str(found[0][4][0]).encode())
     except (OSError, UnicodeError, IndexError):
         pass
