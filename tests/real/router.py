@@ -62,7 +62,12 @@ def installed(package, out):
         for name in ("rules.mk", "package.mk"):
             with open(os.path.join(rules, name), "w") as file:
                 file.write(RULES if name == "rules.mk" else "")
-        words = ["TOPDIR=" + rules, "INCLUDE_DIR=" + rules, "OUT=" + str(out), "MPY_CROSS=" + compiler()]
+        # Where the package micropython leaves it: its Build/InstallDev fills the staging folder of the target.
+        place = os.path.join(rules, "target", "host/lib/micropython/mpy-cross/build")
+        os.makedirs(place)
+        os.symlink(compiler(), os.path.join(place, "mpy-cross"))
+        words = ["TOPDIR=" + rules, "INCLUDE_DIR=" + rules, "OUT=" + str(out)]
+        words += ["STAGING_DIR=%s/target" % rules, "STAGING_DIR_HOSTPKG=%s/hostpkg" % rules]
         argv = ["make", "-s", "-C", FEED, *words, "install-" + package]
         done = subprocess.run(argv, capture_output=True, text=True, env=dict(os.environ, MAKEFLAGS=""))
     assert done.returncode == 0, done.stdout + done.stderr
