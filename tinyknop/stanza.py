@@ -140,7 +140,7 @@ def _epoch(value, warn):
 
 
 def date(value, warn):
-    """Reads MM/DD/YYYY into the epoch of that midnight in UTC; the configuration's reader shifts it to local time."""
+    """Reads MM/DD/YYYY into (epoch of that midnight in UTC,); the configuration's reader shifts it to local time."""
     parts = value.split("/")
     if len(parts) != 3 or not all([1 <= len(p) <= 4 and compat.only_in(p.encode(), DIGITS) for p in parts]):
         raise ValueError("%r is not a date: write MM/DD/YYYY" % value)
@@ -148,7 +148,7 @@ def date(value, warn):
     year += 2000 if year < 100 else 0
     if not 1 <= month <= 12 or not 1 <= day <= _DAYS[month - 1] or not 1970 <= year:
         raise ValueError("%r is not a date: write MM/DD/YYYY" % value)
-    return days(year, month, day) * 86400
+    return (days(year, month, day) * 86400,)
 
 
 def days(year, month, day):
@@ -206,7 +206,7 @@ KEYWORDS = Keywords(
         ("REQUIRE_USERNAME", None, "require_user", text, None),
         ("REQUIRE_SOURCE_ADDRESS", None, "require_source", yes, False),
         ("REQUIRE_SOURCE", None, "require_source", yes, False),
-        ("ACCESS_EXPIRE", None, "date", date, None),
+        ("ACCESS_EXPIRE", None, "expires", date, None),
         ("ACCESS_EXPIRE_EPOCH", None, "expires", _epoch, None),
         ("ENABLE_CMD_EXEC", None, "cmd_exec", yes, False),
         ("CMD_EXEC_USER", None, "exec_user", text, None),
@@ -277,8 +277,8 @@ class Stanza:
                 whole += read(entry[1], entry[2], self._warn) if entry[0] == "key_file" else [entry]
             self._entries = whole
             self._parse(whole)
-        if self._date is not None:
-            self.expires = local(self._date)
+        if isinstance(self._expiry, tuple):
+            self.expires = local(self._expiry[0])
         self._warn = None
         if compat.MICROPYTHON:  # only `compile` wants them, on a computer
             self._entries = None
@@ -300,7 +300,7 @@ class Stanza:
         values, places = KEYWORDS.read(entries, self._warn)
         for name in _PLAIN_NAMES:
             setattr(self, name, values[name])
-        self.ports, self._date = values["ports"], values["date"]
+        self.ports, self._expiry = values["ports"], values["expires"]
         self.key_file = (values["key_file"], places["key_file"]) if values["key_file"] else None
         self.gpg = None if self.key_file else _gpg(values, places, self.where)
         self.keys = None if self.key_file else self._keys(values, places)

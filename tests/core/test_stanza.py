@@ -231,7 +231,7 @@ def test_dates_are_counted_right():
         ("3/1/27", 20878),
         ("01/01/2100", 47482),
     ):
-        assert date(text, None) == days * 86400, text
+        assert date(text, None) == (days * 86400,), text
 
 
 def test_dates_that_are_none_are_refused():
@@ -249,6 +249,19 @@ def test_a_date_is_shifted_to_local_time_when_the_stanza_is_completed():
     stanza = made(("ACCESS_EXPIRE", "01/02/1970"))
     stanza.complete(None, lambda midnight: midnight + 3600)
     assert stanza.expires == 90000
+
+
+def test_of_two_expiries_the_last_counts_as_in_fwknopd():
+    date, epoch, never = ("ACCESS_EXPIRE", "01/02/1970"), ("ACCESS_EXPIRE_EPOCH", "5"), ("ACCESS_EXPIRE_EPOCH", "0")
+    for entries, expires in (
+        ((date, epoch), 5),
+        ((epoch, date), 86400),
+        ((date, never), None),
+        ((date, epoch, date), 86400),
+    ):
+        stanza = made(*entries)
+        stanza.complete(None, int)
+        assert stanza.expires == expires, entries
 
 
 def test_a_key_file_takes_its_place_among_the_other_lines():
