@@ -7,6 +7,7 @@ from .errors import Rejected
 from .grants import Grant, Nat
 
 DEFAULT_MAX_TIMEOUT = 300  # seconds; where a stanza sets no MAX_FW_TIMEOUT this caps only what a client asks for
+TESTING = "test mode: nothing is opened or run"
 ANY_SOURCE = (bytes(4), bytes(16))  # 0.0.0.0 or :: in a message: the packet's own source
 
 # What a command message asks for: its text, the address that it names, and the one that it came from.
@@ -35,12 +36,14 @@ def given(stanza, packet, datagram, forwarded, now, settings):
     if nat is not None:
         nat = same_family(source, nat, stanza.force_nat is not None)
     if packet.message_type == spa.COMMAND and stanza.cycle is None:
-        if not stanza.cmd_exec or settings.test:
+        if not stanza.cmd_exec:
             raise Rejected("disabled", "command messages are not allowed")
+        if settings.test:
+            raise Rejected("disabled", TESTING)
         return Command(asked, source, sender)
     openings = _allowed(stanza, asked)
     if settings.test:
-        raise Rejected("disabled", "test mode: nothing is opened")
+        raise Rejected("disabled", TESTING)
     if nat is not None or stanza.cycle is not None:
         openings = openings[:1]  # the one that is asked for first is all that fwknopd looks at
     until = now + _seconds(stanza, packet.client_timeout)

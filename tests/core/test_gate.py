@@ -214,6 +214,21 @@ def test_test_mode_opens_nothing_and_writes_no_digest():
     assert seen.digests == []
 
 
+def test_test_mode_tells_what_it_left_out_from_what_is_not_allowed():
+    class Testing(Settings):
+        test = forwarding = True
+
+    allowed, command = Stanza(), knock("192.0.2.7,id", message_type=0)
+    allowed.cmd_exec = True
+    for payload, stanza, left_out in (
+        (knock(), Stanza(), True),
+        (knock(nat_access="10.0.0.5,22"), Stanza(), True),
+        (command, allowed, True),
+        (command, Stanza(), False),
+    ):
+        assert judge(payload, stanza, settings=Testing).reason.startswith("test mode") == left_out
+
+
 def test_the_stanza_used_last_is_tried_first_and_the_outcome_stays():
     gate = Gate((Stanza(name="one"), Stanza(name="two", keys=OTHERS)), Settings)
 

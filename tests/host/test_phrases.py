@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.core.test_gate import Stanza
-from tinyknop import compat, log
+from tinyknop import compat, log, spa
 from tinyknop.gate import Datagram, Decision
 from tinyknop.host.phrases import Phrases
+from tinyknop.rules import TESTING
 from tinyknop.says import BURST, Limiter, Says
 
 GRAM = Datagram(b"A" * 200, b"\xc0\x00\x02\x63", 5, b"\x0a\x00\x00\x01", 62201, 17)
@@ -89,3 +90,22 @@ def test_each_stage_has_its_own_words(said, clock):
         assert said[-1] == "[192.0.2.99] (stanza #1) the reason"
     says.refused(refusal("decrypt", says.stanzas[0]), GRAM)
     assert "Decryption failed" in said[-1]
+
+
+@pytest.mark.parametrize(
+    "kind, reason, text",
+    (
+        (spa.COMMAND, "command messages are not allowed", "SPA Command messages are not allowed"),
+        (spa.COMMAND, TESTING, "--test mode enabled, skipping command execution."),
+        (spa.NAT, "NAT is asked for, but not enabled", "requested NAT access, but is not enabled"),
+        (spa.NAT, TESTING, "--test mode enabled, skipping firewall manipulation."),
+        (spa.LOCAL_NAT_TIMEOUT, TESTING, "--test mode enabled, skipping firewall manipulation."),
+        (spa.ACCESS, TESTING, "--test mode enabled, skipping firewall manipulation."),
+    ),
+)
+def test_a_packet_of_test_mode_is_not_said_to_be_refused_where_it_would_be_granted(said, clock, kind, reason, text):
+    says = words()
+    says.settings.test = True
+    packet = SimpleNamespace(message_type=kind)
+    says.refused(refusal("disabled", says.stanzas[0], packet, reason), GRAM)
+    assert text in said[-1]

@@ -943,6 +943,14 @@ row(
     **TEST,
 )
 row("test mode, nat", SSH + " -N 192.168.77.5:22", says=PHRASES["nat"], **TEST)
+row(
+    "test mode, nat that is allowed",
+    SSH + " -N 192.168.77.5:22",
+    conf="ENABLE_IPT_FORWARDING Y;\n",
+    says="--test mode enabled, skipping firewall manipulation.",
+    **TEST,
+)
+row("test mode, command that is not allowed", COMMAND % "a", says=PHRASES["command"], **TEST)
 row("test mode", argv="-t", last="log", cached=0, says="--test mode enabled, skipping firewall manipulation.")
 
 # ---- what the client refuses -----------------------------------------------------------------------------------------

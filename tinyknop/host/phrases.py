@@ -6,6 +6,7 @@ import time
 
 from tinyknop import crypto, log, net, spa
 from tinyknop.gate import within
+from tinyknop.rules import TESTING
 from tinyknop.says import BURST as BURST
 from tinyknop.says import Says, openings
 
@@ -32,12 +33,7 @@ SAID = {  # stage -> level, text after the stanza
     "full": ("warning", "Could not add digest to replay cache"),
 }
 OWN = ("replay", "clock", "key")  # stages before a packet is decoded for which fwknopd has no words
-# Message types -> what a stanza says that does not allow them.
-DISABLED = {
-    spa.COMMAND: "SPA Command messages are not allowed in the current configuration.",
-    spa.ACCESS: "--test mode enabled, skipping firewall manipulation.",
-    spa.ACCESS_TIMEOUT: "--test mode enabled, skipping firewall manipulation.",
-}
+COMMANDS_OFF = "SPA Command messages are not allowed in the current configuration."
 
 
 class Phrases(Says):
@@ -193,10 +189,12 @@ class Phrases(Says):
             text = "Username in SPA data (%s) does not match required username: %s"
             return "warning", text % (packet.username, stanza.require_user)
         if stage == "disabled":
-            if self.settings.test and packet.message_type == spa.COMMAND:
-                return "warning", "--test mode enabled, skipping command execution."
+            command = packet.message_type == spa.COMMAND
+            if decision.reason == TESTING:
+                skipped = "command execution" if command else "firewall manipulation"
+                return "warning", "--test mode enabled, skipping %s." % skipped
             nat = "SPA packet from %s requested NAT access, but is not enabled/supported" % source
-            return "warning", DISABLED.get(packet.message_type, nat)
+            return "warning", COMMANDS_OFF if command else nat
         if stage == "signature":
             return "warning", "Incoming SPA packet %s." % decision.reason
         if stage == "length":
