@@ -288,7 +288,7 @@ def test_wishes_without_effect_are_told(call):
 
 @pytest.mark.parametrize(
     "text, seconds",
-    [("90", 90), ("2h", 7200), ("-1D", -86400), ("5M", 300), ("7s", 7), ("0", 0), ("65536", 65536)],
+    [("90", 90), ("2h", 7200), ("-1D", -86400), ("5M", 300), ("7s", 7), ("0", 0), ("65536", 65536), ("+5", 5)],
 )
 def test_time_offsets(text, seconds):
     assert offset(text) == seconds
@@ -298,6 +298,21 @@ def test_time_offsets(text, seconds):
 def test_bad_time_offsets(text):
     with pytest.raises((ValueError, Doubt)):
         offset(text)
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [("1.5h", 54000), ("5 h", 18000), ("5xm", 300), ("5mm", 300), ("0x10", 10), (" 5", 5), ("--5", -5), ("5y", 5)],
+)
+def test_odd_time_offsets_are_those_of_the_reference_and_told(text, seconds):
+    with pytest.raises(Doubt, match="%d seconds" % seconds) as raised:
+        offset(text)
+    assert raised.value.value == seconds
+
+
+def test_a_time_offset_is_not_cut_to_what_its_first_digits_say():
+    with pytest.raises(ValueError):
+        offset("000000005")
 
 
 def test_user_agent_cannot_change_the_request(call):

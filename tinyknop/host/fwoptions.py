@@ -94,13 +94,15 @@ def verbose(text: str) -> int:
 
 def offset(text: str) -> int:
     """Returns the seconds of a time offset such as 90, 2h or -1d."""
-    found = re.fullmatch(r"(-?)([0-9]{1,8})([smhd]?)(.*)", text, re.I)
-    if not found or len(found.group(2) + found.group(3)) > 8 or int(found.group(2)) > 65536:
+    found = re.match("([^smhd]*)([smhd]?)", text, re.I)
+    assert found is not None
+    digits = re.sub("[^0-9]", "", found.group(1))  # the reference passes over whatever else stands before the unit
+    if not 1 <= len(digits) <= 8 or int(digits) > 65536:
         raise ValueError("Invalid time offset: '%s'" % text)
-    seconds = int(found.group(2)) * UNITS.get(found.group(3).lower(), 1)
-    seconds = -seconds if found.group(1) else seconds
-    if found.group(4):
-        raise Doubt("'%s' means nothing after the number: use s, m, h or d" % found.group(4), seconds)
+    seconds = int(digits) * UNITS.get(found.group(2).lower(), 1)
+    seconds = -seconds if text.startswith("-") else seconds
+    if not re.fullmatch("[-+]?[0-9]+[smhd]?", text, re.I):
+        raise Doubt("'%s' is taken for %d seconds: write a whole number and s, m, h or d" % (text, seconds), seconds)
     return seconds
 
 
