@@ -280,6 +280,22 @@ def test_lenient_readings_warn_with_their_place(call, home):
     assert "--server-port: '99x' is not a number" in err and "not an option, so not used: extra" in err
 
 
+def test_a_key_that_the_rc_file_cuts_is_told_and_not_shown(call, home):
+    rc(home, RC + "KEY S3CRET and more\n")
+    status, out, err = call("-T")
+    assert status == 0 and ".fwknoprc:5: KEY: the value ends at the first blank" in err and "base64" in err
+    assert "S3CRET" not in err and "and more" not in err
+
+
+def test_what_a_stanza_stores_is_read_back(call, home):
+    words = "-A tcp/22 -a 192.0.2.7 -D 127.0.0.1 --key-rijndael 'my pass' --key-hmac 'a#b;c' -u 'my agent'"
+    status, _, err = call(words + " -w '/usr/bin/wget -4' -T -n office --save-rc-stanza")
+    assert status == 0 and "HTTP_USER_AGENT is not stored" in err and "WGET_CMD is not stored" in err
+    status, _, err = call("-n office -T -B pk")
+    assert (status, err) == (0, "")
+    assert packet(home, Keys(b"my pass", b"a#b;c")).message == "192.0.2.7,tcp/22"
+
+
 def test_wishes_without_effect_are_told(call):
     status, out, err = call(ASK + "-T -C id -N 10.0.0.1,9 --nat-local -f 9 -R")
     assert status == 0 and "Message Type: 0 (Command msg)" in out

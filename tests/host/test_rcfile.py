@@ -75,7 +75,25 @@ def never(variable):
     ],
 )
 def test_lines(line, name, value):
-    assert rcfile.row_of(line, 7) == rcfile.Row(name, value, 7)
+    assert rcfile.row_of(line, 7)[:3] == (name, value, 7)
+
+
+@pytest.mark.parametrize(
+    "line, lost",
+    [
+        ("KEY abc", False),
+        ("KEY abc \r", False),
+        ("KEY abc # mine", False),
+        ("KEY abc\t;mine", False),
+        ("FW_TIMEOUT 30;", False),
+        ("HTTP_USER_AGENT my agent", True),
+        ("KEY my secret phrase", True),
+        ("KEY my#key", True),
+        ("HMAC_KEY a;b", True),
+    ],
+)
+def test_what_follows_a_value_is_a_comment_or_lost(line, lost):
+    assert rcfile.lost(rcfile.row_of(line, 7)) == lost
 
 
 @pytest.mark.parametrize("line", ["", "\r", "# KEY abc", "; KEY abc", "#"])

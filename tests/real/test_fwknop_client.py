@@ -122,14 +122,15 @@ def sides(tmp_path):
 
 
 def same(sides, words, typed=b"", files=True, **env):
-    """Runs both and compares all they say: where we add a remedy in brackets to an error, without it."""
+    """Runs both and compares all they say, without our remedies in brackets and our word on values that are cut."""
     for side in sides:
         side.call(shlex.split(words), typed, **env)
     one, two = sides
     told = once(two.err).splitlines()
+    said = [line for line in one.err.splitlines() if "the value ends at the first blank" not in line]
     mine = [
         known if line and known and line.startswith(known + " (") else line
-        for line, known in itertools.zip_longest(one.err.splitlines(), told)
+        for line, known in itertools.zip_longest(said, told)
     ]
     assert mine == told, words
     assert (cut(one.out), one.status) == (cut(two.out), two.status), words

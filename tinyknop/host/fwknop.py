@@ -94,9 +94,9 @@ def save_stanza(request: Request, layer: dict[str, Any], path: str) -> set[str]:
     for name in ("USE_HMAC", "USE_GPG"):
         if request[name] and any(TURN_ON.get(given) == name for given in layer):
             told[name] = True
-    rows = [(name, fwrequest.text_of(name, told[name])) for name in VARIABLES if name in told]
+    rows = [fwrequest.stored(name, fwrequest.text_of(name, told[name])) for name in VARIABLES if name in told]
     ask = (lambda variable: True) if request["force-stanza"] else may_replace(stanza)
-    refused = rcfile.store(path, stanza, rows, ask)
+    refused = rcfile.store(path, stanza, [row for row in rows if row], ask)
     for name in sorted(refused):
         log.warning("[-] %s was not stored in [%s]: the old key stays", name, stanza)
     return refused

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
 import getopt
+import os
 
 from tinyknop import log
 from tinyknop.host import rcfile
@@ -36,6 +38,8 @@ _COMPLAINTS = (
     ("not a unique prefix", "option '--%s' is ambiguous", ""),
     ("must not have an argument", "option '--%s' doesn't allow an argument", ""),
 )
+# What to write in the place of a value that is cut: of any, of a secret.
+REMEDY = ("put a # before a comment", "write a key that has one of these in base64")
 
 
 class Request:
@@ -158,6 +162,9 @@ def layer_of(rows: list[Row], path: str) -> dict[str, Any]:
     layer: dict[str, Any] = {}
     for row in rows:
         reader = VARIABLES.get(row.name)
+        if reader and rcfile.lost(row):
+            said = "[-] %s:%d: %s: the value ends at the first blank, tab, ; or #, and the rest is not read: %s"
+            log.warning(said, path, row.line, row.name, REMEDY[row.name in SECRETS])
         problem = "no such variable: see the list in docs/fwknop-client.md" if reader is None else ""
         try:
             value = reader(row.value) if reader else None
@@ -201,3 +208,14 @@ def text_of(name: str, value: Any) -> str:
     if name in ("DIGEST_TYPE", "HMAC_DIGEST_TYPE"):
         return str(value).upper()
     return MODES[value] if name == "ENCRYPTION_MODE" else str(value)
+
+
+def stored(name: str, text: str) -> tuple[str, str] | None:
+    """Returns (variable, text) that is read back as it is, a key with blanks, ; or # in base64; None where none is."""
+    row = rcfile.row_of("%s %s" % (name, text), 0)
+    if row is not None and row.value == text:
+        return name, text
+    if name in ("KEY", "HMAC_KEY") and text:
+        return rcfile.TWINS[name], binascii.b2a_base64(os.fsencode(text), newline=False).decode()
+    log.warning("[-] %s is not stored: a value in an rc file has no blank, tab, ; or #, and is not empty", name)
+    return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Stanzas = list[tuple[str, list["Row"]]]
 
-Row = namedtuple("Row", "name value line")  # value None: a line that is not NAME VALUE
+Row = namedtuple("Row", "name value line rest")  # value None: a line that is not NAME VALUE; rest: what follows it
 LONGEST = 1 << 20  # bytes; no rc file is near that
 
 # One key, two spellings.
@@ -102,10 +102,16 @@ def row_of(line: str, number: int) -> Row | None:
     words = line.split(None, 1)
     name = words[0] if words else ""
     name = name[:-1] if name.endswith(":") else name
-    value = words[1] if len(words) > 1 else ""
+    text = value = words[1] if len(words) > 1 else ""
     for ending in " \t\r;#":
         value = value.split(ending, 1)[0]
-    return Row(name, value or None, number)
+    return Row(name, value or None, number, text[len(value) :].rstrip())
+
+
+def lost(row: Row) -> bool:
+    """Tells whether what follows a value may be meant as a part of it: it is no comment, or stands in a secret."""
+    comment = row.rest.lstrip(" \t")[:1] in ("", "#", ";")
+    return not comment or (row.name in ASKED and row.rest[:1] in ("#", ";"))
 
 
 def read(path: str) -> Stanzas:
