@@ -295,8 +295,8 @@ class Daemon:
         except (TinyknopError, OSError):
             await self.keeper.settle(changed, False)
             raise
-        if replay is not self._replay:  # which does not know what the other one let in
-            replay.floor = max(replay.floor, compat.wall() - 1)
+        if replay is not self._replay and replay.enabled:
+            replay.adopt(self._replay)
         self.settings, self.stanzas, self._gate = settings, stanzas, gate
         self._replay = self.says.replay = replay
         self._replay.ageing, self._replay.max_age = settings.ageing, settings.max_age

@@ -273,6 +273,46 @@ def test_a_clock_that_goes_back_makes_no_digest_a_bound_that_is_ahead_of_it():
     with_clocks(body)
 
 
+def test_a_store_in_the_place_of_another_knows_what_that_knew_and_after_a_restart_too():
+    def body(clocks):
+        old = Replay(PATH + ".old")
+        old._keep(A, b"17 192.0.2.7 1 10.99.0.1 62201 1000000", clocks.now + 60, 240)
+        old.floor, old.clock = clocks.now - 500, clocks.now
+        store = loaded()
+        store.adopt(old)
+        for one in (store, loaded()):
+            assert one.known(A) and (one.floor, one.clock) == (old.floor, old.clock)
+        assert refusal(store, B, clocks.now - 60, clocks.now) is None
+
+    with_clocks(body)
+
+
+def test_a_store_in_the_place_of_none_refuses_what_may_have_been_let_in():
+    def body(clocks):
+        store = loaded()
+        store.adopt(Replay(PATH + ".old", enabled=False))
+        assert refusal(store, A, clocks.now - 1, clocks.now) == "replay"
+        assert refusal(store, B, clocks.now, clocks.now) is None
+
+    with_clocks(body)
+
+
+def test_what_another_store_knew_is_known_though_the_disk_is_full():
+    def body(clocks):
+        old = Replay(PATH + ".old")
+        old._keep(A, b"17 192.0.2.7 1 10.99.0.1 62201 1000000", clocks.now, 240)
+        store = loaded()
+        store.compact = no_room
+        store.adopt(old)
+        assert store.known(A)
+
+    with_clocks(body)
+
+
+def no_room():
+    raise OSError(28, "No space left on device")
+
+
 def test_a_wider_window_keeps_what_it_would_let_in_again():
     def body(clocks):
         store = loaded(max_age=10)

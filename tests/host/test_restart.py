@@ -1,5 +1,6 @@
-"""State files and folders that cannot be written, at a start and at a reload; ssh where nothing can be kept."""
+"""State files and folders that cannot be written, or are others after a reload; ssh where nothing can be kept."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,12 +10,12 @@ import time
 import pytest
 from tinyknop.ports.carriers import ssh
 
+from tinyknop import client
 from tinyknop.errors import PortError
 from tinyknop.loop import Loop, current, sleep
 
 CONFIG = """[daemon]
-state_dir = "{state}"
-digest_file = "{digests}"
+{daemon}
 [[capture]]
 kind = "udp"
 port = {port}
@@ -31,38 +32,72 @@ hmac_key = "abcdefghijkl"
 BOOT = "import sys; from tinyknop.host.cli import main; sys.exit(main())"
 
 
-def wait(path, text):
-    """Waits until a file holds a text; returns the whole."""
+def wait(path, text, times=1):
+    """Waits until a file holds a text so many times; returns the whole."""
     for _ in range(600):
         found = path.read_text()
-        if text in found:
+        if found.count(text) >= times:
             return found
         time.sleep(0.05)
     raise AssertionError(found)
 
 
-def test_a_reload_to_a_digest_file_that_cannot_be_written_leaves_the_old_configuration(tmp_path):
-    """Or one typing error at a SIGHUP would shut everybody out, the one who made it too."""
-    config, out = tmp_path / "t.toml", tmp_path / "out"
-    values = {"state": tmp_path / "state", "digests": tmp_path / "digests", "port": 20000 + os.getpid() % 20000}
-    config.write_text(CONFIG.format(**values))
-    config.chmod(0o600)
+@contextlib.contextmanager
+def running(tmp_path, **paths):
+    """Yields (path of what it says, its port, a function that reloads with other paths in [daemon]) of a daemon."""
+    config, out, port = tmp_path / "t.toml", tmp_path / "out", 20000 + os.getpid() % 20000
+
+    def write(**paths):
+        paths = {"state_dir": tmp_path / "state", **paths}
+        daemon = "\n".join(['%s = "%s"' % pair for pair in paths.items()])
+        config.write_text(CONFIG.format(daemon=daemon, port=port))
+        config.chmod(0o600)
+
+    def reload(**paths):
+        write(**paths)
+        daemon.send_signal(signal.SIGHUP)
+
+    write(**paths)
     with open(out, "wb") as file:
         argv = [sys.executable, "-c", BOOT, "serve", "-c", str(config)]
         daemon = subprocess.Popen(argv, stdout=file, stderr=subprocess.STDOUT)
     try:
         wait(out, "ready:")
-        config.write_text(CONFIG.format(**dict(values, digests=tmp_path / "nowhere" / "digests")))
-        daemon.send_signal(signal.SIGHUP)
-        for _ in range(600):
-            said = out.read_text()
-            if "read anew" in said or "stays" in said:
-                break
-            time.sleep(0.05)
+        yield out, port, reload
     finally:
         daemon.terminate()
         daemon.wait(20)
-    assert "the old configuration stays" in said, said
+
+
+def knock(port, ahead, address="192.0.2.7"):
+    """Returns a function that sends one knock, always the same, of a client whose clock is so many seconds ahead."""
+    words = {"host": "127.0.0.1", "port": str(port), "openings": "tcp/22", "address": address}
+    words.update({"key": "abcdefgh", "hmac_key": "abcdefghijkl"})
+    target = client.Target([(name, text, "test") for name, text in words.items()])
+    data = client.build(target, int(time.time()) + ahead)
+    return lambda: client.send(data, client.locate("127.0.0.1", port))
+
+
+def test_a_reload_to_a_digest_file_that_cannot_be_written_leaves_the_old_configuration(tmp_path):
+    """Or one typing error at a SIGHUP would shut everybody out, the one who made it too."""
+    with running(tmp_path, digest_file=tmp_path / "digests") as (out, _, reload):
+        reload(digest_file=tmp_path / "nowhere" / "digests")
+        wait(out, "the old configuration stays")
+
+
+def test_a_reload_to_another_digest_file_takes_along_what_was_seen(tmp_path):
+    """Or a recorded packet of a client whose clock is ahead could be used again, and one that is behind is shut out."""
+    with running(tmp_path, digest_file=tmp_path / "digests") as (out, port, reload):
+        ahead, behind = knock(port, 60), knock(port, -60, "192.0.2.8")
+        ahead()
+        wait(out, " for 192.0.2.7 until")
+        reload(digest_file=tmp_path / "others")
+        wait(out, "read anew")
+        ahead()
+        behind()
+        wait(out, " for 192.0.2.8 until")
+    assert out.read_text().count(" for 192.0.2.7 until") == 1
+    assert (tmp_path / "others").read_text().count(" 127.0.0.1 ") == 2
 
 
 def carrier(tmp_path, program="/bin/false"):
