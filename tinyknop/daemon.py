@@ -40,6 +40,7 @@ class Daemon:
         self.captures = []
         self.started = compat.wall()
         self._summed = dict(self.counters)
+        self._state_dir = settings.state_dir
         self._replay = self.says.replay = _replay(settings)
         self._door = None if compat.MICROPYTHON else Door(settings.state_dir + "/tinyknop.sock", self._asked)
         self._offset = compat.wall() * 1000 - compat.monotonic()
@@ -286,6 +287,8 @@ class Daemon:
         gate.advance(compat.wall())
         watch = self._watcher(settings, stanzas)
         replay = self._replay
+        if settings.state_dir != self._state_dir:  # at which only a start looks: until then all stays in the old one
+            settings.digest_file = replay.path
         if (replay.path, replay.enabled) != (settings.digest_file, settings.replay):
             replay = _replay(settings)
             replay.load()

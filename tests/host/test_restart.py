@@ -100,6 +100,18 @@ def test_a_reload_to_another_digest_file_takes_along_what_was_seen(tmp_path):
     assert (tmp_path / "others").read_text().count(" 127.0.0.1 ") == 2
 
 
+def test_a_reload_that_names_another_state_directory_puts_nothing_there(tmp_path):
+    """Only a start looks whose it is. The log says that this needs a restart, and that goes for all that is in it."""
+    (tmp_path / "other").mkdir(mode=0o755)
+    with running(tmp_path) as (out, port, reload):
+        for number in (1, 2):
+            reload(state_dir=tmp_path / "other")
+            wait(out, "read anew", number)
+            knock(port, number)()
+            wait(out, " opened ", number)
+    assert os.listdir(tmp_path / "other") == []
+
+
 def carrier(tmp_path, program="/bin/false"):
     known = tmp_path / "known"
     known.write_text("")
