@@ -28,7 +28,7 @@ class Timer:
         self.callback = callback
 
     def cancel(self):
-        """Forgets the callback; its place in the heap goes when its time comes."""
+        """Forgets the callback; its place in the heap goes when its time comes, or once many are forgotten."""
         self.callback = None
 
 
@@ -41,6 +41,7 @@ class Loop:
         self._poll = select.poll()
         self._watched = {}  # key of an object -> [object, on readable, on writable]
         self._timers = []
+        self._room = 100  # timers after which to look for cancelled ones
         self._order = 0  # keeps callbacks with one deadline in the order they came
         self._ready = []
         self._stopped = False
@@ -49,6 +50,10 @@ class Loop:
         """Calls `callback()` at a `compat.monotonic` deadline (ms); returns its Timer."""
         timer = Timer(callback)
         self._order += 1
+        if len(self._timers) >= self._room:  # a command without a time limit leaves one that is due in years
+            self._timers[:] = [one for one in self._timers if one[2].callback]
+            heapq.heapify(self._timers)
+            self._room = 2 * len(self._timers) + 100
         heapq.heappush(self._timers, (deadline, self._order, timer))
         return timer
 

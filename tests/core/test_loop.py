@@ -15,6 +15,20 @@ def quiet(body):
     return lines
 
 
+def test_cancelled_timers_fill_no_memory_however_long_they_had():
+    loop, ran = Loop(), []
+    start = compat.monotonic()
+    loop.at(start + 2, lambda: ran.append("soon"))
+    kept = loop.at(start + 1000000, lambda: ran.append("late"))
+    for _ in range(1000):
+        loop.at(start + (1 << 41), None).cancel()
+    loop.at(start + 1, lambda: ran.append("first"))
+    assert len(loop._timers) < 300 and kept in [row[2] for row in loop._timers]
+    while len(ran) < 2:
+        loop.turn()
+    assert ran == ["first", "soon"]
+
+
 def test_timers_run_in_the_order_of_their_deadlines():
     loop, seen = Loop(), []
     now = compat.monotonic()
