@@ -11,6 +11,8 @@ from tinyknop.errors import Rejected
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from threading import Thread
+
     from tinyknop.host.execute import Executor
     from tinyknop.host.gpg import Opener
     from tinyknop.rules import Command
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from tinyknop.stanza import Gpg, Stanza
 
 LOOK_UP_S = 5  # seconds that a name server gets
+MOST_LOOK_UPS = 32  # at once: a thread and two descriptors each, for longer than that where no name server answers
 NAME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
 
 
@@ -28,6 +31,7 @@ class Tools:
         self.settings = settings
         self._executor: Executor | None = None
         self._opener: Opener | None = None
+        self._look_ups: list[Thread] = []
 
     def take(self, settings: Settings) -> None:
         """Goes by new settings from now on."""
@@ -69,8 +73,14 @@ class Tools:
             raise Rejected("nat", "the inside host is neither an address nor a host name")
         from threading import Thread
 
+        self._look_ups = [one for one in self._look_ups if one.is_alive()]
+        if len(self._look_ups) >= MOST_LOOK_UPS:
+            raise Rejected(
+                "nat", "%d names of inside hosts are being looked up; one more would have to wait" % MOST_LOOK_UPS
+            )
         answer, ours = os.pipe()
-        Thread(target=_look_up, args=(name, ours), daemon=True).start()
+        self._look_ups.append(Thread(target=_look_up, args=(name, ours), daemon=True))
+        self._look_ups[-1].start()
         try:
             found = os.read(answer, 64).decode() if await loop.readable(answer, LOOK_UP_S) else ""
         finally:
