@@ -1,5 +1,6 @@
 """`tinyknop explain`: which check of which stanza, what to change, the fields where there is a key, never a key."""
 
+import argparse
 import contextlib
 import functools
 import io
@@ -135,6 +136,20 @@ def test_every_stage_has_its_words():
 def test_near_misses_are_recognised(tmp_path, monkeypatch, capsys, keys, text):
     ended, said = asked(monkeypatch, capsys, written(tmp_path), packet(keys))
     assert ended == 1 and text in said, said
+
+
+def test_fwknops_files_are_read_as_the_daemon_reads_them(tmp_path, monkeypatch, capsys):
+    """It runs with what it only warns of; then its packets can be explained, and it can be asked how it is."""
+    access, path = tmp_path / "access.conf", tmp_path / "fwknopd.conf"
+    access.write_text(
+        "SOURCE 192.0.2\nOPEN_PORTS tcp/22\nKEY %s\nHMAC_KEY %s\n" % (ALICE.key.decode(), ALICE.hmac_key.decode())
+    )
+    path.write_text("FWKNOP_RUN_DIR %s\nACCESS_FILE %s\nNO_SUCH_WORD Y\n" % (tmp_path, access))
+    for file in (access, path):
+        file.chmod(0o600)
+    ended, said = asked(monkeypatch, capsys, str(path), packet())
+    assert ended == 0 and "takes it" in said
+    assert status.socket_of(argparse.Namespace(socket=None, config=str(path))) == str(tmp_path / "tinyknop.sock")
 
 
 def test_packet_that_was_here_is_a_replay_and_explained_further(tmp_path, monkeypatch, capsys):

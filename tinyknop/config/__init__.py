@@ -10,8 +10,11 @@ from ..stanza import Stanza, days
 from . import fwknopd
 
 
-def load(path):
-    """Returns (Settings, [Stanza, ...]) of a file in any format; takes nothing that fwknop would only warn of."""
+def load(path, warn=None):
+    """Returns (Settings, [Stanza, ...]) of a file in any format.
+
+    Of fwknop's own files it takes what fwknopd would only warn of where there is a `warn`, which is told.
+    """
     if path.endswith(".toml"):
         # By name: the core imports nothing of host/, which MicroPython does not get.
         try:
@@ -27,8 +30,8 @@ def load(path):
 
         settings, stanzas = compiled.load(path)
     else:
-        found = None if is_access(path) else fwknopd.entries(path)
-        return fwknop(found or [], path, access_file=path if found is None else None)
+        found = None if is_access(path) else fwknopd.entries(path, warn)
+        return fwknop(found or [], path, path if found is None else None, warn)
     if not settings.captures:
         raise ConfigError(path, 'nothing listens: add a [[capture]] with kind = "packet"')
     return finish(settings, stanzas, path)

@@ -289,7 +289,7 @@ def last(options: Namespace) -> int:
         print("nothing was refused since the daemon was started")
         return 0
     path = options.config or status.CONFIG
-    stanzas = config.load(path)[1] if options.config or os.path.exists(path) else ()
+    stanzas = config.load(path, status.unsaid)[1] if options.config or os.path.exists(path) else ()
     shown = []
     for second, stage, size, source, stanza in sorted(rows, key=lambda row: row[0]):
         whose = "stanza " + stanza if stanza else "perhaps for " + (candidates(stanzas, source) or "nobody")
@@ -324,7 +324,7 @@ def main(words: list[str]) -> int:
     if options.packet is None:
         return last(options)
     path = options.config or status.CONFIG
-    settings, stanzas = config.load(path)
+    settings, stanzas = config.load(path, status.unsaid)
     log.sink = lambda level, text: print("note: " + text)  # who signed a GPG packet, say
     data = contents(options.packet)
     datagrams = captured(options.packet, data, ports_of(settings))

@@ -188,12 +188,16 @@ def socket_of(options: argparse.Namespace) -> str:
         from tinyknop import config
 
         try:
-            state_dir = config.load(options.config or CONFIG)[0].state_dir
+            state_dir = config.load(options.config or CONFIG, unsaid)[0].state_dir
         except ConfigError as error:  # the daemon may run with what was there before
             if options.config:
                 raise
             print("%s; asking in %s" % (error, STATE_DIR), file=sys.stderr)
     return os.path.join(state_dir, SOCKET)
+
+
+def unsaid(text: str) -> None:
+    """Says nothing of what is odd about a file of fwknop's: a daemon runs with it all the same, and has said it."""
 
 
 def parser(name: str, text: str) -> argparse.ArgumentParser:
