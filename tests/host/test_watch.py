@@ -2,6 +2,8 @@
 
 import json
 import os
+import socket
+import struct
 import subprocess
 import sys
 
@@ -31,6 +33,30 @@ lines = st.one_of(
         lambda made: made[0][: made[1]] + made[2] + made[0][made[1] :]
     ),
 )
+
+
+class Kernel:
+    """A netlink socket whose kernel answers everything with one error."""
+
+    def __init__(self, *_):
+        self.code = 1  # EPERM
+
+    def send(self, data):
+        self.answer = message(2, 0, 1, struct.pack("@i", -self.code))
+
+    def recv(self, size):
+        return self.answer
+
+    def setblocking(self, wanted):
+        pass
+
+    bind = setsockopt = close = lambda self, *_: None
+
+
+def test_a_group_that_is_not_allowed_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(socket, "socket", Kernel)
+    with pytest.raises(PortError, match="CAP_NET_ADMIN"):
+        sources.make("nflog", None, 7, "").start(Loop(), None)
 
 
 @given(st.lists(lines, max_size=20))

@@ -30,7 +30,7 @@ def bound(group):
             sock.send(netlink.netfilter(4, 1, netlink.ACK, seq, data, resource=group))
             for kind, _, answered, body in netlink.messages(sock.recv(4096)):
                 if kind == netlink.ERROR and answered == seq and netlink.error_of(body):
-                    raise OSError(netlink.error_of(body))
+                    raise OSError(netlink.error_of(body), "nflog")
     except OSError:
         sock.close()
         raise
