@@ -16,8 +16,8 @@ ALL = (1 << 41) - 1
 
 
 def settings(captures=(), ports=None, carriers=None, **more):
-    found = {"captures": list(captures), "ports": ports or {}, "carriers": carriers or {}, "places": {}, **more}
-    return SimpleNamespace(**found)
+    found = {"captures": list(captures), "ports": ports or {}, "carriers": carriers or {}, "places": {}, "watch": None}
+    return SimpleNamespace(**{**found, **more})
 
 
 def stanza(name="alice", **more):
@@ -38,8 +38,16 @@ NEEDS = (  # captures, ports, carriers, what is needed
     ([], {"f": {"kind": "iptables", "binary": "no-such-program"}}, {}, {"CAP_NET_ADMIN"}),
     ([], {"f": {"kind": "ipset", "via": "edge"}}, {"edge": {"kind": "ssh"}}, set()),
     ([], {"f": {"kind": "nftables", "via": "tape"}}, {}, set()),
+    ([], {"b": {"kind": "block"}}, {}, {"CAP_NET_ADMIN"}),
+    ([], {"w": {"kind": "wireguard"}}, {}, {"CAP_NET_ADMIN"}),
+    ([], {"w": {"kind": "wireguard", "via": "edge"}}, {"edge": {"kind": "ssh"}}, set()),
     ([], {"f": {"kind": "command"}, "g": {"kind": "gpio"}}, {}, set()),
-    ([{}, {"kind": "udp", "port": "x"}], {"f": {}}, {}, set()),  # others say what is wrong with these
+    (
+        [{}, {"kind": "udp", "port": "x"}, {"kind": "udp", "port": "\u00b2"}],
+        {"f": {}},
+        {},
+        set(),
+    ),  # others say what is wrong with these
 )
 
 
@@ -47,6 +55,29 @@ NEEDS = (  # captures, ports, carriers, what is needed
 def test_a_configuration_needs_no_more_than_its_parts_do(captures, ports, carriers, wanted, monkeypatch):
     monkeypatch.setattr(privileges, "lowest_port", lambda: 1024)
     assert set(privileges.needed(settings(captures, ports, carriers), [stanza()], 0)) == wanted
+
+
+@pytest.mark.parametrize(
+    "table, wanted",
+    [
+        ({"kind": "nflog", "group": "7"}, {"CAP_NET_ADMIN"}),
+        ({"kind": "kmsg"}, {"CAP_SYSLOG"}),
+        ({"kind": "syslog"}, {"CAP_NET_BIND_SERVICE"}),
+        ({"kind": "syslog", "port": "5514"}, set()),
+        ({"kind": "file", "path": "/x"}, set()),
+        ({"kind": "nflog", "port": "x"}, {"CAP_NET_ADMIN"}),
+        ({"kind": "syslog", "port": "x"}, set()),  # the watcher says what is wrong with it
+    ],
+)
+def test_a_log_watch_has_what_it_reads_by(table, wanted, monkeypatch):
+    numbers = {"/proc/sys/net/ipv4/ip_unprivileged_port_start": 1024, "/proc/sys/kernel/dmesg_restrict": 1}
+    monkeypatch.setattr(privileges, "number_in", lambda path, otherwise: numbers[path])
+    assert set(privileges.needed(settings(watch=table), [stanza()], 0)) == wanted
+
+
+def test_a_ring_of_the_kernel_that_everybody_may_read_needs_nothing(monkeypatch):
+    monkeypatch.setattr(privileges, "number_in", lambda path, otherwise: 0)
+    assert privileges.needed(settings(watch={"kind": "kmsg"}), [stanza()], 0) == {}
 
 
 def test_iptables_legacy_needs_a_raw_socket_as_well(tmp_path):
@@ -217,6 +248,17 @@ def test_programs_that_a_reload_brings_get_what_was_kept(monkeypatch):
     new.user = None
     privileges.pass_on(new)  # nobody asked us to give up, or to pass on, anything
     assert raised == [[12]]
+
+
+@pytest.mark.parametrize("port, wanted", [({}, [[12]]), ({"via": "edge"}, [])])
+def test_wg_gets_the_right_to_change_the_interface_where_it_runs_here(monkeypatch, port, wanted):
+    raised = []
+    monkeypatch.setattr(privileges, "raise_ambient", raised.append)
+    monkeypatch.setattr(privileges, "process_status", lambda: {"CapInh": "%x" % (1 << 12)})
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    ports = {"f": {"kind": "nftables"}, "t": {"kind": "wireguard", **port}}
+    privileges.pass_on(settings(ports=ports, carriers={"edge": {"kind": "ssh"}}, user="tk", state_dir="/s"))
+    assert raised == wanted
 
 
 @pytest.mark.parametrize("there", [True, False])

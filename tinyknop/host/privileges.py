@@ -11,6 +11,7 @@ import os
 import pwd
 
 from tinyknop import log
+from tinyknop.compat import whole
 from tinyknop.errors import ConfigError
 
 TYPE_CHECKING = False
@@ -27,9 +28,11 @@ NUMBERS = {  # of linux/capability.h
     "CAP_NET_BIND_SERVICE": 10,
     "CAP_NET_ADMIN": 12,
     "CAP_NET_RAW": 13,
+    "CAP_SYSLOG": 34,
 }
 PASSED_ON = ("CAP_NET_ADMIN", "CAP_NET_RAW")  # to firewall programs that we start
-FIREWALLS = ("iptables", "ipset", "nftables")
+FIREWALLS = ("iptables", "ipset", "nftables", "block", "wireguard")  # kinds of port that need CAP_NET_ADMIN
+BY_PROGRAM = ("iptables", "wireguard")  # those that tell the kernel by a program, where nothing else is named
 ELSEWHERE = ("ssh", "serial", "tape")  # carriers whose words do not touch this machine
 LOCK = "/run/xtables.lock"  # iptables-legacy's own; only root can make it
 
@@ -50,13 +53,15 @@ def needed(settings: Settings, stanzas: Sequence[Stanza], uid: int) -> dict[str,
             found.setdefault("CAP_NET_RAW", "the capture of kind packet")
         elif kind == "nfqueue":
             found.setdefault("CAP_NET_ADMIN", "the capture of kind nfqueue")
-        elif number.isdigit() and int(number) < lowest_port():
+        elif 0 <= whole(number) < lowest_port():
             found.setdefault("CAP_NET_BIND_SERVICE", "the capture of kind %s on port %s" % (kind, number))
     for name, port in sorted(settings.ports.items()):
         if port.get("kind") in FIREWALLS and way(settings, port) not in ELSEWHERE:
             found.setdefault("CAP_NET_ADMIN", "port %s (%s)" % (name, port["kind"]))
             if legacy(port):
                 found.setdefault("CAP_NET_RAW", "port %s (iptables-legacy)" % name)
+    if settings.watch is not None:
+        found.update({name: why for name, why in watching(settings.watch).items() if name not in found})
     for stanza in stanzas:
         if stanza.cut:
             found.setdefault("CAP_NET_ADMIN", "cut in stanza %s" % stanza.name)
@@ -65,6 +70,18 @@ def needed(settings: Settings, stanzas: Sequence[Stanza], uid: int) -> dict[str,
             for name in ("CAP_SETUID", "CAP_SETGID", "CAP_KILL"):
                 found.setdefault(name, why)
     return found
+
+
+def watching(table: dict[str, str]) -> dict[str, str]:
+    """Returns {capability: what for} of a [watch] table."""
+    kind, port = table.get("kind"), table.get("port") or "514"
+    if kind == "nflog":
+        return {"CAP_NET_ADMIN": "[watch] of kind nflog"}
+    if kind == "kmsg" and number_in("/proc/sys/kernel/dmesg_restrict", 1):
+        return {"CAP_SYSLOG": "[watch] of kind kmsg"}
+    if kind == "syslog" and 0 <= whole(port) < lowest_port():
+        return {"CAP_NET_BIND_SERVICE": "[watch] of kind syslog on port " + port}
+    return {}
 
 
 def way(settings: Settings, port: dict[str, str]) -> str:
@@ -76,7 +93,7 @@ def way(settings: Settings, port: dict[str, str]) -> str:
 def programs(settings: Settings) -> bool:
     """Tells whether a firewall of this machine is told by programs that we start, rather than by netlink."""
     ways = [(port.get("kind"), way(settings, port)) for port in settings.ports.values()]
-    local = any(kind in FIREWALLS and via == "local" or kind == "iptables" and not via for kind, via in ways)
+    local = any(kind in FIREWALLS and via == "local" or kind in BY_PROGRAM and not via for kind, via in ways)
     return local or any(capture.get("kind") == "nfqueue" for capture in settings.captures)
 
 
