@@ -116,7 +116,7 @@ def trace(error):
             import traceback
 
             traceback.print_exception(type(error), error, error.__traceback__, file=out)
-        except OSError:  # no descriptor left, even for this; who asks is the last to see the fault
+        except (OSError, ImportError):  # no descriptor left, or no right; who asks is the last to see the fault
             return repr(error)
     return out.getvalue()
 

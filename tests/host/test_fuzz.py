@@ -81,7 +81,8 @@ def test_psads_files_with_what_no_packet_has_are_read(tmp_path):
     assert files.icmp_types(path) == set()
 
 
-def test_a_fault_can_be_told_where_no_file_can_be_opened(monkeypatch):
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), ModuleNotFoundError("no right to read it")])
+def test_a_fault_can_be_told_where_no_file_can_be_opened(monkeypatch, error):
     """The loop's last guard asks for it: an error there would end the daemon."""
     import builtins
 
@@ -89,7 +90,7 @@ def test_a_fault_can_be_told_where_no_file_can_be_opened(monkeypatch):
 
     def without(name, *more):
         if name == "traceback":
-            raise OSError(24, "Too many open files")
+            raise error
         return real(name, *more)
 
     monkeypatch.setattr(builtins, "__import__", without)

@@ -171,6 +171,23 @@ def test_what_differs_from_a_daemon_of_root_is_told(monkeypatch):
     assert [text.partition(":")[0] for _, text in told] == ["port c", "port f", "stanza alice"]
 
 
+def test_a_program_that_its_user_cannot_read_is_told_at_the_start(tmp_path, monkeypatch):
+    """Or nobody would know why the first `tinyknop status` finds nobody who answers."""
+    told = []
+    monkeypatch.setattr(log, "sink", lambda level, text: told.append(text))
+    (tmp_path / "part.py").write_text("")
+    paths = [str(tmp_path / "part.py"), str(tmp_path / "in.zip" / "part.py")]
+    privileges.readable("tk", paths)
+    assert told == []
+
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(privileges, "open", refused, raising=False)
+    privileges.readable("tk", paths[:1])
+    assert len(told) == 1 and "tk cannot read " + paths[0] in told[0]
+
+
 class Supervisor:
     """A socket as systemd's; `heard` returns the datagrams so far."""
 

@@ -178,10 +178,26 @@ def become(settings: Settings, stanzas: Sequence[Stanza]) -> None:
     except OSError as error:
         reason = "user: cannot become %s (%s): start it as root with CAP_SETUID, CAP_SETGID and CAP_CHOWN, or as %s"
         raise ConfigError(where, reason % (settings.user, error.strerror, settings.user)) from None
+    readable(settings.user)
     held = ", ".join("%s for %s" % (name, needs[name]) for name in sorted(needs))
     log.info("running as %s with %s", settings.user, held or "no capability")
     tell(settings, stanzas)
     pass_on(settings)
+
+
+def readable(user: str, paths: Sequence[str] = (__file__, os.__file__)) -> None:
+    """Warns where we, by now that user, cannot read our own files: some are read only when they are first needed."""
+    for path in paths:
+        try:
+            with open(path, "rb"):
+                pass
+        except PermissionError:
+            text = "user: %s cannot read %s: `tinyknop status`, and other things that are loaded when they are needed, "
+            log.warning(
+                text + "will not work; install the program and its Python where that user can read them", user, path
+            )
+        except OSError:  # in an archive, or frozen
+            pass
 
 
 def pass_on(settings: Settings) -> None:
