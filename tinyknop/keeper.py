@@ -79,7 +79,7 @@ class Keeper:
         if grant.stanza not in self._cuts:
             return
         carrier = getattr(worker.port, "carrier", None)
-        # Not as the port: a command's programs get no right of ours, and the program conntrack would need one.
+        # Not as the port: a command's programs may get no right of ours, and the program conntrack would need one.
         if carrier is None or not carrier.outlives_us:
             if "netlink" not in self._carriers:
                 self._carriers["netlink"] = ports.carrier("netlink", {})

@@ -169,6 +169,9 @@ def test_what_differs_from_a_daemon_of_root_is_told(monkeypatch):
     config = settings(ports=ports, carriers={"edge": {"kind": "ssh"}}, user="tk")
     privileges.tell(config, [stanza(cmd_exec=True), stanza("bob", cmd_exec=True, exec_user="bob")])
     assert [text.partition(":")[0] for _, text in told] == ["port c", "port f", "stanza alice"]
+    assert told[0][1].endswith("no more rights than that")
+    privileges.tell(settings(ports={**ports, "x": {"kind": "iptables"}}, carriers=config.carriers, user="tk"), [])
+    assert told[3][1].endswith("the rights that firewall programs get"), "they inherit what iptables does"
 
 
 def test_a_program_that_its_user_cannot_read_is_told_at_the_start(tmp_path, monkeypatch):

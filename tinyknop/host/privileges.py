@@ -217,9 +217,10 @@ def pass_on(settings: Settings) -> None:
 
 def tell(settings: Settings, stanzas: Sequence[Stanza]) -> None:
     """Logs what will be different from a daemon that runs as root."""
+    more = "the rights that firewall programs get" if programs(settings) else "no more rights than that"
     for name, port in sorted(settings.ports.items()):
         if port.get("kind") == "command" and way(settings, port) not in ELSEWHERE:
-            log.warning("port %s: its commands run as %s, with no more rights than that", name, settings.user)
+            log.warning("port %s: its commands run as %s, with %s", name, settings.user, more)
         if port.get("kind") == "firewalld" and way(settings, port) not in ELSEWHERE:
             log.warning("port %s: firewalld obeys %s only if a rule of polkit says so", name, settings.user)
     for stanza in stanzas:
