@@ -84,6 +84,23 @@ def test_oldest_connection_makes_room_and_what_it_said_still_counts():
     assert capture.open == [] and len(seen) == 2
 
 
+def test_knock_is_read_though_a_crowd_comes_before_its_turn():
+    seen = []
+    capture, loop = listening("tcp", seen)
+    before, tcp.MOST = tcp.MOST, 3
+    try:
+        peers = [connected(capture, "127.0.0.2")]
+        peers[0].send(KNOCK)
+        peers += [connected(capture, "127.0.0.%d" % (number + 3)) for number in range(6)]
+        turn(loop, lambda: seen)
+    finally:
+        tcp.MOST = before
+    assert (seen[0].payload, seen[0].source) == (KNOCK, net.packed("127.0.0.2"))
+    for peer in peers:
+        peer.close()
+    capture.stop()
+
+
 def test_stopped_listener_hands_on_nothing_and_nobody_gets_in():
     seen = []
     capture, loop = listening("tcp", seen)

@@ -148,10 +148,12 @@ class Talk:
         accept(here.network, "-p", "tcp", "--dport", str(self.port))
         self.open = []
 
-    def connect(self, address=net.SERVER):
+    def connect(self, address=net.SERVER, source=None):
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         self.open.append(self.here.network.new_socket(self.here.network.client, family))
         self.open[-1].settimeout(2)
+        if source:
+            self.open[-1].bind((source, 0))
         self.open[-1].connect((address, self.port))
         return self.open[-1]
 
@@ -236,6 +238,19 @@ def test_connections_of_one_source_crowd_out_their_own_oldest(talk):
         here.turn(lambda: False, 0.02)
     assert len(here.capture.open) == tcp.MOST_OF_ONE
     assert [datagram.payload[:1] for datagram in here.seen] == [b"0", b"1", b"2"]
+
+
+def test_all_addresses_of_one_ipv6_network_are_one_source(talk):
+    with_one = talk(kind="tcp")
+    here = with_one.here
+    sources = ["fd99::1:%d" % number for number in range(tcp.MOST_OF_ONE + 3)]
+    for source in sources:
+        here.network.at(here.network.client, "ip", "addr", "add", source + "/64", "dev", "eth0", "nodad")
+    for source in sources:
+        with_one.connect(net.SERVER6, source)
+    assert here.turn(lambda: here.capture.open)
+    here.turn(lambda: False, 0.1)
+    assert len(here.capture.open) <= tcp.MOST_OF_ONE
 
 
 def test_web_request_ends_with_its_blank_line(talk):

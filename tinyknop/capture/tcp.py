@@ -13,7 +13,8 @@ from tinyknop.gate import Datagram
 
 OPTIONS = {"address": "", "port": "62201", "read": "Y"}
 
-MOST, MOST_OF_ONE = 64, 4  # connections at once, in all and of one source; the oldest makes room
+# Connections at once, in all and of one source (an IPv6 source is its /64); the oldest makes room.
+MOST, MOST_OF_ONE = 64, 4
 QUIET_MS, LONGEST_MS = 1000, 2000  # a knock comes in one piece, right after the handshake
 
 
@@ -57,14 +58,13 @@ class Capture(udp.Capture):
             except OSError as error:
                 # 23, 24: no descriptors left (ENFILE, EMFILE); the poll would report it again and again, so make room.
                 if error.errno in (23, 24) and self.open:
-                    self.open[0].end()
+                    self.open[0].give_way()
                 return
             peer = compat.peer(address)
-            same = [one for one in self.open if one.peer[0] == peer[0]]
-            if len(same) >= MOST_OF_ONE:
-                same[0].end()
-            elif len(self.open) >= MOST:
-                self.open[0].end()
+            same = [one for one in self.open if one.peer[0][:8] == peer[0][:8]]
+            crowd, most = (same, MOST_OF_ONE) if len(same) >= MOST_OF_ONE else (self.open, MOST)
+            if len(crowd) >= most:
+                crowd[0].give_way()
             self.open.append(_Connection(self, connection, peer))
 
 
@@ -75,8 +75,7 @@ class _Connection:
         sock.setblocking(False)
         self.capture, self.sock, self.peer = capture, sock, peer
         self.data = b""
-        loop = capture._loop
-        now = compat.monotonic()
+        loop, now = capture._loop, compat.monotonic()
         self.deadline = loop.at(now + LONGEST_MS, self.end)
         self.quiet = loop.at(now + QUIET_MS, self.end)
         loop.reader(sock, self.more)
@@ -95,6 +94,12 @@ class _Connection:
             return
         self.quiet.cancel()
         self.quiet = self.capture._loop.at(compat.monotonic() + QUIET_MS, self.end)
+
+    def give_way(self):
+        """Ends to make room; where many connect at once, what it has sent was not read yet."""
+        self.more()
+        if self in self.capture.open:
+            self.end()
 
     def end(self):
         """Closes the connection and hands on what has been read."""
