@@ -90,6 +90,23 @@ def test_headers_and_prefixes_of_any_kind():
         assert event.prefix.endswith(prefix), (head, event.prefix)
 
 
+def test_what_another_program_logged_is_no_line_of_the_kernels():
+    """A user name that somebody gives to sshd, say, in a file that holds more than the kernel's lines."""
+    body = b"IN=" + tcp(b"203.0.113.7", 21).partition(b"IN=")[2]
+    for head in (
+        b"Jul 30 21:24:44 moria sshd[553]: Invalid user ",
+        b"Jul 30 21:24:44 moria sshd[553]: Invalid user kernel: [  1.5] DROP ",
+        b"<38>2026-07-30T21:24:44.123456+02:00 moria postfix/smtpd[9]: warning: ",
+    ):
+        assert parse(head + body + b" from 198.51.100.9 port 4000") is None, head
+    for head in (
+        b"Jul 30 21:24:44 moria ulogd[553]: DROP ",
+        b"Jul 30 21:24:44 moria kernel: [  1.5] rule[7]: ",
+        b"[  1.5] DROP: [7] ",
+    ):
+        assert parse(head + body).dport == 21, head
+
+
 def test_ip_options_are_bytes():
     line = tcp(b"203.0.113.7", 21).replace(b" DF PROTO", b" DF OPT (830704C0A80001) PROTO")
     assert parse(line).options == b"\x83\x07\x04\xc0\xa8\x00\x01"

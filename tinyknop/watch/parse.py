@@ -1,7 +1,8 @@
 """One line of the kernel's LOG target to an Event; whatever the line is, nothing is raised.
 
-The syslog header and the rule's prefix may be anything. What comes after `IN=` is the kernel's, and packets have no say
-in its words. A line is bytes: a log may hold any.
+The syslog header and the rule's prefix may be anything, but for the tag of another program, in whose words a stranger
+may have a say. What comes after `IN=` is the kernel's, and packets have none in its words. A line is bytes: a log may
+hold any.
 """
 
 from collections import namedtuple
@@ -27,7 +28,7 @@ def parse(line, mark=b"SID"):
     """Returns the Event of a line, None where it is no whole line of LOG; `mark` comes before a rule's sid."""
     out = line.find(b" OUT=")
     at = line.rfind(b"IN=", 0, out) if out > 0 else -1
-    if at < 0 or len(line) > _LONGEST:
+    if at < 0 or len(line) > _LONGEST or _is_others(line[:at]):
         return None
     body = line[at:]
     inner = body.find(b" [")  # the packet that an ICMP error is about
@@ -54,6 +55,15 @@ def parse(line, mark=b"SID"):
     size, number = _number(first.get(b"LEN")), _number(first.get(b"ID"))
     place = (prefix, _sid(line[:at], mark), chain, into or onto, source, destination, proto)
     return Event(*place + tuple(ports) + (flags, size, ttl, number) + tuple(numbers) + (_options(first),))
+
+
+def _is_others(head):
+    """Tells whether a line's head has another program's tag, as `sshd[553]:`; ulogd writes what the kernel told it."""
+    for word in head.split():
+        if word[-1:] == b":":
+            name, _, number = word.partition(b"[")
+            return number[-2:] == b"]:" and number[:-2].isdigit() and name not in (b"kernel", b"ulogd")
+    return False
 
 
 def _fields(text):
