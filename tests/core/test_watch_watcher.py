@@ -323,3 +323,11 @@ def test_syslog_datagrams_on_loopback_are_lines():
     lines = run(sources.make("syslog", None, port, "127.0.0.1"), steps, 1)
     sender.close()
     assert lines == [b"<4>" + tcp(A, 21)]
+
+
+def test_a_syslog_datagram_of_many_lines_holds_nothing_up():
+    lines = []
+    source = sources.make("syslog", None, 10515, "127.0.0.1")
+    source._sink = lines.append
+    source._hand(source._lines(b"one\ntwo\n" + b"\n" * 60000))
+    assert lines[:2] == [b"one", b"two"] and len(lines) < 100

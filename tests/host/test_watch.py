@@ -235,6 +235,15 @@ def test_what_cannot_be_opened_is_named(tmp_path, kind):
     assert str(refused.value).startswith("%s %s: cannot be opened: " % (kind, path))
 
 
+@pytest.mark.parametrize("kind", ["fifo", "kmsg"])
+def test_a_plain_file_is_no_fifo(tmp_path, kind):
+    """It is always readable, so the daemon would do nothing else."""
+    path = tmp_path / "kern.log"
+    path.write_bytes(b"a line\n")
+    with pytest.raises(PortError, match='an ordinary file: kind = "file" follows it'):
+        sources.make(kind, str(path), 0, "").start(Loop(), None)
+
+
 def test_a_record_of_the_kernels_ring_is_its_text(tmp_path):
     path = str(tmp_path / "kmsg")
     os.mkfifo(path)
