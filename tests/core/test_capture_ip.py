@@ -70,6 +70,16 @@ def test_lengths_that_contradict_each_other_are_none():
     assert ip.parse_any(v4(6, tcp(b"", words=5)[:12] + b"\xf0" + bytes(7))) is None  # options beyond its end
 
 
+def test_a_udp_datagram_lies_within_its_ip_packet():
+    for make, head in ((v4, 20), (v6, 0)):
+        for off in (-1, 1, 20):
+            data = make(17, udp(), length=head + len(udp()) + off)
+            assert ip.parse(data) is None, (make, off)
+        assert ip.parse(make(17, udp() + bytes(9))).payload == PAYLOAD
+        assert ip.parse(make(17, udp(), length=0)) is None
+    assert ip.parse(v4(17, udp(), options=bytes(8), length=28 + len(udp()) - 1)) is None
+
+
 def test_packet_cut_anywhere_or_with_any_first_byte_raises_nothing():
     for whole in (v4(6, tcp(words=8)), v4(1, icmp()), v6(6, tcp()), v6(58, icmp()), v4(17, udp(), options=bytes(40))):
         for size in range(len(whole)):

@@ -52,7 +52,7 @@ def execute(program, data, pkttype=0):
 
 def v4(payload=PAYLOAD, dport=PORT, proto=17, fragment=0x4000, options=b"", length=None):
     length = 8 + len(payload) if length is None else length
-    head = struct.pack(">BBHHHBBH", 0x45 + len(options) // 4, 0, 28 + len(payload), 1, fragment, 64, proto, 0)
+    head = struct.pack(">BBHHHBBH", 0x45 + len(options) // 4, 0, 28 + len(options + payload), 1, fragment, 64, proto, 0)
     return head + b"\xc0\0\2\7\xc0\0\2\1" + options + struct.pack(">HHHH", 4000, dport, length, 0) + payload
 
 

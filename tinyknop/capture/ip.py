@@ -17,21 +17,21 @@ def parse(data):
     if size < 28:
         return None
     if data[0] == 0x45:  # nearly all there is: all fields in one call
-        part, proto, source, destination, sport, dport, length = unpack_from(">6xHxB2x4s4sHHH", data)
+        whole, part, proto, source, destination, sport, dport, length = unpack_from(">2xH2xHxB2x4s4sHHH", data)
         if proto != 17 or part & 0x3FFF:
             return None
         at = 20
     else:
         if data[0] >> 4 == 4:
-            at, source, destination = (data[0] & 15) * 4, data[12:16], data[16:20]
+            at, whole, source, destination = (data[0] & 15) * 4, data[2] << 8 | data[3], data[12:16], data[16:20]
             if data[9] != 17 or data[6] & 0x3F or data[7] or at < 20 or size < at + 8:
                 return None
         elif data[0] >> 4 == 6 and size >= 48 and data[6] == 17:
-            at, source, destination = 40, data[8:24], data[24:40]
+            at, whole, source, destination = 40, 40 + (data[4] << 8 | data[5]), data[8:24], data[24:40]
         else:
             return None
         sport, dport, length = unpack_from(">HHH", data, at)
-    if length < 8 or at + length > size:
+    if length < 8 or not at + length <= whole <= size:
         return None
     return Datagram(data[at + 8 : at + length], source, sport, destination, dport, 17)
 
