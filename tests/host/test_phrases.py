@@ -61,6 +61,15 @@ def test_junk_does_not_drown_what_somebody_with_a_key_does(said, clock, made):
     assert len(said) < 4 * BURST and ("denied" in said[-1] or "openings" in said[-1])
 
 
+@pytest.mark.parametrize("stage", ("size", "prefix", "charset", "http"))
+def test_a_flood_fills_no_disk_where_verbose_shows_junk(said, clock, monkeypatch, stage):
+    monkeypatch.setattr(log, "threshold", 0)
+    says = words()
+    for _ in range(3 * BURST):
+        says.refused(refusal(stage, None), GRAM)
+    assert len(said) == BURST + 1
+
+
 @pytest.mark.parametrize("stage", ("hmac", "destination", "expired", "hint"))
 def test_a_flood_walks_over_all_stanzas_only_so_often(said, clock, monkeypatch, stage):
     walks, says = [], words(3)

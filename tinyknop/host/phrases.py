@@ -88,7 +88,8 @@ class Phrases(Says):
             return
         source = net.printed(datagram.source)
         if stage in ("size", "prefix", "charset", "http"):
-            log.debug(FORMAT, 4096 if stage == "prefix" else 4098)
+            if log.threshold <= 0:
+                limiter.say(log.debug, FORMAT % (4096 if stage == "prefix" else 4098))
         elif stage == "source":
             limiter.say(log.warning, "No access data found for source IP: %s" % source)
         elif stage == "replay" and stanza is None:
