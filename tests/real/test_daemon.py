@@ -126,6 +126,27 @@ def test_a_broken_configuration_at_sighup_leaves_the_old_one_in_force(guarded, f
     assert guarded.wait_connect(True) is not None
 
 
+def test_a_sighup_while_it_starts_is_kept_for_later(guarded):
+    """As logrotate or an impatient admin sends it; what was changed meanwhile has to be read."""
+    home = os.path.join(guarded.dir, "serve")
+    os.makedirs(home, mode=0o700)
+    options = 'set = "%s"' % peers.SET
+    text = peers.TOML.format(state=home + "/state", kind="ipset", capture="packet", interface="", options=options)
+    text += peers.toml_stanza(guarded)
+    config = home + "/tinyknop.toml"
+    os.mkfifo(config, 0o600)
+    argv = [*peers.PYTHON, "-m", "tinyknop", "serve", "-c", config]
+    daemon = peers.Process(guarded, guarded.server, argv)
+    with open(config, "w") as file:  # waits until it is being read
+        os.rename(config, config + ".fifo")
+        peers.write(config, text)
+        daemon.signal(signal.SIGHUP)
+        time.sleep(0.1)
+        file.write(text)
+    daemon.wait_line("the configuration was read anew")
+    assert daemon.text().index(peers.SERVE_READY) < daemon.text().index("read anew")
+
+
 @pytest.mark.parametrize("front", (True, False), ids=("front", "serve"))
 def test_a_good_configuration_at_sighup_is_taken_and_grants_stay(guarded, front):
     need("fwknop")

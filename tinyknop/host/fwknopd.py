@@ -305,6 +305,9 @@ def start(options: Options) -> int:
 
         found, path = entries(options, log.warning)
         return firewall.act(config.fwknop_settings(found, path, log.warning), options)
+    from tinyknop.host.run import early
+
+    early()
     settings, stanzas = read(options, log.warning)
     verbosity = settings.verbose + options.get("verbose", 0)
     log.threshold = 0 if verbosity else log.threshold

@@ -52,6 +52,14 @@ FIXED = (  # what is taken at the start only, and how it is called
 )
 
 
+_early: list[int] = []  # numbers of signals that came before there was a Service
+
+
+def early() -> None:
+    """Keeps a SIGHUP for the daemon that is about to start: by its default it would end us."""
+    signal.signal(signal.SIGHUP, lambda number, frame: _early.append(number))
+
+
 class Service:
     """One daemon and the signals that steer it."""
 
@@ -64,7 +72,7 @@ class Service:
         self.started = False
         self.stopping = False
         self.reloading = False
-        self.heard: set[int] = set()
+        self.heard: set[int] = set()  # of signals, what is still to be done
         self.status = 0
         self.woken, self.waker = socket.socketpair()
 
@@ -75,6 +83,7 @@ class Service:
         signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
         for number in NUMBERS:
             signal.signal(number, lambda number, frame: None)
+        self.heard.update(_early)
         # Whoever started us may have it ignored, and then no child could be waited for.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.loop.reader(self.woken, self.hear)

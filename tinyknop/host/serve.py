@@ -15,7 +15,7 @@ from tinyknop.errors import ConfigError, PortError
 
 from . import pidfile
 from .privileges import become, check, pass_on
-from .run import run
+from .run import early, run
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ def main(words: list[str]) -> int:
     if path is None:
         print(USAGE)
         return 0
+    early()
     settings, stanzas = load(path)
     state(settings.state_dir, settings.user)
     if settings.user:
