@@ -1,6 +1,8 @@
 """Metrics: what Prometheus' own parser makes of them, and a listener that only this machine can ask."""
 
 import http.client
+import socket
+import struct
 import threading
 
 import pytest
@@ -114,6 +116,22 @@ def test_listener_answers_scrapes_and_says_when_the_daemon_is_away(where):
         finally:
             listener.shutdown()
             thread.join()
+
+
+def test_a_client_that_goes_away_is_no_news(capsys):
+    """Any local user may connect, and would fill the log with tracebacks."""
+    gone = threading.Event()
+    with metrics.server("127.0.0.1:0", lambda: gone.wait(5) and "page" * 1000000) as listener:
+        listener.daemon_threads = False  # so that the listener's end waits for them
+        thread = threading.Thread(target=listener.serve_forever, daemon=True)
+        thread.start()
+        with socket.create_connection(("127.0.0.1", listener.server_port)) as caller:
+            caller.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # its end is a reset
+        gone.set()
+        listener.shutdown()
+        thread.join()
+    assert capsys.readouterr().err == ""
 
 
 def get(listener, path):

@@ -5,6 +5,7 @@ The listener is a process of its own that asks the daemon's socket for each scra
 
 from __future__ import annotations
 
+import sys
 from socket import AF_INET6
 from socketserver import TCPServer
 
@@ -172,6 +173,11 @@ class Listener(ThreadingHTTPServer):
         """Binds without asking a name server who we are, as the library would."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a client that went away, of which the library would print a traceback."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class Listener6(Listener):
