@@ -244,6 +244,31 @@ def test_a_plain_file_is_no_fifo(tmp_path, kind):
         sources.make(kind, str(path), 0, "").start(Loop(), None)
 
 
+def test_what_is_no_plain_file_is_not_followed_as_one(tmp_path, monkeypatch):
+    """To open a FIFO that nobody writes to, or to read /dev/kmsg, would stop the whole daemon."""
+    monkeypatch.setattr(sources, "_LOOK", 5)
+    path, loop = tmp_path / "kern.log", Loop()
+    os.mkfifo(path)
+    for wrong in (path, tmp_path, "/dev/null"):
+        with pytest.raises(PortError, match='no ordinary file: kind = "fifo" or "kmsg"'):
+            sources.make("file", str(wrong), 0, "").start(loop, None)
+    path.unlink()
+    found: list = []
+    source = sources.make("file", str(path), 0, "")
+    source.start(loop, found.append)
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    for _ in range(3):
+        loop.turn()
+    path.unlink()
+    path.write_bytes(b"a line\n")
+    while not found:
+        loop.turn()
+    os.close(writer)
+    source.stop()
+    assert found == [b"a line"]
+
+
 def test_a_record_of_the_kernels_ring_is_its_text(tmp_path):
     path = str(tmp_path / "kmsg")
     os.mkfifo(path)

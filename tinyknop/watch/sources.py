@@ -55,6 +55,7 @@ class File(_Source):
     def __init__(self, path):
         self._path = path
         self._file = self._timer = None
+        self._which: tuple = ()  # what `_identity` said of the file that is open
         self._lines, self._held = _Lines(), []
 
     def describe(self):
@@ -63,6 +64,8 @@ class File(_Source):
     def start(self, loop, sink):
         super().start(loop, sink)
         self._open(True)
+        if self._which and not self._which[2]:
+            raise PortError(self.describe(), 'it is no ordinary file: kind = "fifo" or "kmsg" may be meant')
         self._look()
 
     def stop(self):
@@ -74,6 +77,8 @@ class File(_Source):
         try:
             # Before it is opened: if another file takes the name now, that one is read twice rather than never.
             self._which = _identity(self._path)
+            if not self._which[2]:  # to open a FIFO, or to read a device, could take for ever
+                return
             self._file = open(self._path, "rb")
             if at_end:
                 self._file.seek(0, 2)
@@ -119,9 +124,9 @@ class File(_Source):
 
 
 def _identity(path):
-    """Returns (device and inode, size); raises OSError where the name is gone."""
+    """Returns (device and inode, size, whether it is an ordinary file); raises OSError where the name is gone."""
     status = os.stat(path)
-    return (status[2], status[1]), status[6]
+    return (status[2], status[1]), status[6], status[0] & 0o170000 == 0o100000
 
 
 class Fifo(_Source):
@@ -140,7 +145,7 @@ class Fifo(_Source):
     def start(self, loop, sink):
         super().start(loop, sink)
         try:
-            if os.stat(self._path)[0] & 0o170000 == 0o100000:  # poll would report it for ever
+            if _identity(self._path)[2]:  # poll would report it for ever
                 raise PortError(self.describe(), 'it is an ordinary file: kind = "file" follows it')
             self._fd = self._opened()
         except OSError as error:
