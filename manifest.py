@@ -78,6 +78,7 @@ package(
         "ports/shared/__init__.py",
         "ports/shared/dialogue.py",
         "ports/shared/ledger.py",
+        "ports/shared/listings.py",
         "ports/shared/passthrough.py",
         "ports/shared/profile.py",
         "ports/shared/router.py",

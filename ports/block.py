@@ -9,6 +9,8 @@ from tinyknop import net
 from tinyknop.compat import whole
 from tinyknop.errors import ConfigError, PortError
 
+from .shared.listings import refuse_foreign, rows
+
 OPTIONS = {
     "binary": "nft",  # for carriers that run a program
     "table": "tinyknop_block",
@@ -45,7 +47,9 @@ class Port:
             raise ConfigError(where, "port.%s: maxelem = %s: say how many sources" % (name, self.maxelem))
 
     async def start(self):
-        """Nothing: `sync`, which follows, makes the table."""
+        """Sees that the table is nobody else's: `sync`, which follows, makes it anew."""
+        listing = await self.carrier.say(self.binary, "list", "chains")
+        refuse_foreign(self.describe(), self.table, [("blocked", -310)], rows(listing))
 
     async def open(self, grant, seconds):
         """Drops what comes from a grant's source for so long."""

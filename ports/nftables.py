@@ -28,6 +28,8 @@ from tinyknop import log, net
 from tinyknop.compat import monotonic, whole
 from tinyknop.errors import ConfigError, PortError
 
+from .shared.listings import listed, refuse_foreign, rows
+
 OPTIONS = {
     "binary": "nft",  # for carriers that run a program
     "table": "tinyknop",  # our own; its name also begins the names of our sets in the owner's tables
@@ -83,6 +85,9 @@ class Port:
             for hook, option in (("input", "chain"), ("forward", "forward_chain")):
                 words = [item.split() for item in options[option].split(",") if item.strip()]
                 self.named[hook] = [self.owners(hook, *(three + [""] * 3)[:4]) for three in words]
+                if ["inet", self.table] in [three[:2] for three in words]:
+                    reason = 'table = "%s" is for our own, and %s names a chain of yours in it: name another table'
+                    raise ValueError(reason % (self.table, option))
         except ValueError as error:
             raise ConfigError(options.get("where", "port." + name), "port.%s: %s" % (name, error))
         self.chains = []
@@ -328,18 +333,13 @@ class Port:
 
     def places(self, listing):
         """Returns the chains where openings stand: the owner's, named or found by their policy; ours where none is."""
-        table: list = []
-        rows, name = [], ""
-        for words in [line.split() for line in listing.split("\n")]:
-            table = words[1:3] if words[:1] == ["table"] else table
-            name = words[1] if words[:1] == ["chain"] else name
-            if words[:1] == ["type"]:
-                rows.append(table + [name] + words)
-        self.nat = self.nat or ["inet", self.table, "prerouting"] in [row[:3] for row in rows]  # of a process before us
+        chains = rows(listing)
+        refuse_foreign(self.describe(), self.table, [(hook, number) for hook, _, number in HOOKS], chains)
+        self.nat = self.nat or ["inet", self.table, "prerouting"] in [row[:3] for row in chains]  # a process before us
         found = []
         for hook, kind, _ in HOOKS if self.nat else HOOKS[:1]:
             here = list(self.named.get(hook, []))
-            for row in rows if not here else []:
+            for row in [row for row in chains if len(row) > 3] if not here else []:
                 drops = row[-1] == "drop;" or row[:3] == ["inet", "fw4", hook]
                 if row[4] == kind == "filter" and row[6] == hook and drops and row[0] in VERSIONS:
                     if row[1:3] == ["filter", hook.upper()]:
@@ -392,19 +392,3 @@ def plain(word):
 def complete(c, found):
     """Tells whether rules that `ours` found are all that a chain should have, and none twice."""
     return sorted([name for name, _ in found]) == sorted([a.name for a in c.sets])
-
-
-def listed(listing):
-    """Returns key -> (value, "" in a set; seconds left) of the elements that `nft list set` printed."""
-    found = {}
-    for item in listing.partition("elements = {")[2].partition("}")[0].split(","):
-        item, _, value = " ".join(item.split()).partition(" : ")
-        key, _, times = item.partition(" timeout ")
-        left, rest = 0, times.partition(" expires ")[2].replace("ms", "x")  # as in 1h23m19s992ms
-        for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-            number, _, after = rest.partition(unit)
-            if number.isdigit():
-                left, rest = left + int(number) * size, after
-        if key:
-            found[key] = (value, left)
-    return found

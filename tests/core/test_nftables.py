@@ -110,6 +110,24 @@ def test_without_a_chain_that_drops_one_of_ours_is_made():
     assert [c.own for c in door.chains] == [True]
 
 
+def test_table_that_is_the_owners_is_refused_since_it_would_be_deleted():
+    assert "our own" in raises(ConfigError, build, {"table": "filter", "chain": "inet filter input"})
+    assert "(input)" in raises(PortError, build, {"table": "filter"})
+    theirs = ("nft list chains", CHAINS.replace("filter - 10", "filter"))
+    assert "(input)" in raises(PortError, lambda: port(theirs, options={"table": "other", "chain": "ip edge input"}))
+    ours = """table inet other {
+	chain input {
+		type filter hook input priority %s; policy accept;
+	}
+	chain postrouting {
+		type nat hook postrouting priority %s; policy accept;
+	}
+}
+"""
+    for numbers in (("filter - 10", "srcnat - 10"), ("-10", "90")):  # nft's words, and ours
+        port(("nft list chains", CHAINS.partition("table inet other")[0] + ours % numbers), options={"table": "other"})
+
+
 def test_version_that_no_chain_of_the_owner_serves_goes_to_ours():
     door, _, _ = port(options={"chain": "ip filter input"})
     assert [(c.spot, [a.v for a in c.sets]) for c in door.chains] == [

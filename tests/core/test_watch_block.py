@@ -13,13 +13,15 @@ class Tape:
 
     outlives_us = False
 
-    def __init__(self):
-        self.scripts = []
+    def __init__(self, chains=""):
+        self.scripts, self.chains = [], chains
 
     def describe(self):
         return "tape"
 
     async def say(self, *words, text=None):
+        if words == ("nft", "list", "chains"):
+            return self.chains
         assert words == ("nft", "-f", "-")
         self.scripts.append(text.split("\n")[:-1])
         nft.batch(1, self.scripts[-1])  # what the netlink carrier makes of it
@@ -75,6 +77,18 @@ def test_many_blocks_take_several_transactions():
 def test_the_end_takes_the_table_away():
     assert said(lambda one: one.stop(True)) == [["add table inet tinyknop_block", "delete table inet tinyknop_block"]]
     assert said(lambda one: one.stop()) == []
+
+
+def test_table_that_is_the_owners_is_refused_since_it_would_be_deleted():
+    listing = "table inet filter {\n\tchain %s {\n\t\ttype filter hook %s priority %s; policy accept;\n\t}\n}\n"
+    tape = Tape(listing % ("input", "input", "filter"))
+    try:
+        Loop().run_until(port(tape, table="filter").start())
+        raise AssertionError("it was taken")
+    except PortError as error:
+        assert "(input)" in error.reason
+    for number in ("raw - 10", "-310"):  # nft's words, and ours
+        Loop().run_until(port(Tape(listing % ("blocked", "prerouting", number)), table="filter").start())
 
 
 def test_only_the_log_watch_may_use_it():

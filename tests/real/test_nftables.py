@@ -439,6 +439,14 @@ def test_next_knock_mends_what_a_reload_or_flush_took(place):
         assert place.held() == {}
 
 
+def test_owners_table_is_not_deleted_where_ours_is_given_its_name(place):
+    place.nft(OWNERS)
+    before = place.ruleset()
+    with pytest.raises(PortError, match="deleted with it"):
+        place.port(table="filter")
+    assert place.ruleset() == before
+
+
 def test_sync_leaves_what_is_right_and_deletes_what_no_grant_explains(place):
     door = forwarding(place)
     live = [(grant(1), 30), (grant(2, nat=Nat(False, INSIDE, 8022, "masquerade", False, True)), 30)]
