@@ -379,7 +379,8 @@ class Port:
                 raise
             listing = ""
         found = [line.partition(' comment "')[2].partition('" # handle ') for line in listing.split("\n")]
-        return [(name, handle) for name, _, handle in found if name.startswith(self.table + "_")]
+        names = [a.name for a in c.sets]  # exactly: others may begin like ours, such as another port's or the owner's
+        return [(name, handle) for name, _, handle in found if name in names]
 
     async def commit(self, lines):
         await self.carrier.say(self.binary, "-f", "-", text="\n".join(lines) + "\n")

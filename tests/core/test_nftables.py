@@ -128,6 +128,16 @@ def test_table_that_is_the_owners_is_refused_since_it_would_be_deleted():
         port(("nft list chains", CHAINS.partition("table inet other")[0] + ours % numbers), options={"table": "other"})
 
 
+def test_rules_of_others_whose_comment_begins_like_ours_stay():
+    foreign = RULES.replace("the owner's", "tinyknop_knocks").replace("handle 3", "handle 3\n%s")
+    foreign %= '\t\ttcp dport 22 accept comment "tinyknop_b_open4" # handle 4'
+    door, tape, started = port((LOOK, foreign))
+    at_once(door.open(grant(), 30))
+    at_once(door.stop(True))
+    lines = [line for line in started + tape.lines if "delete rule" in line]
+    assert not [line for line in lines if line.endswith(("handle 3", "handle 4"))]
+
+
 def test_version_that_no_chain_of_the_owner_serves_goes_to_ours():
     door, _, _ = port(options={"chain": "ip filter input"})
     assert [(c.spot, [a.v for a in c.sets]) for c in door.chains] == [

@@ -439,6 +439,19 @@ def test_next_knock_mends_what_a_reload_or_flush_took(place):
         assert place.held() == {}
 
 
+def test_knocks_at_one_port_leave_the_rules_of_another_whose_name_begins_alike(place):
+    place.nft(OWNERS)
+    place.nft('add rule inet filter input udp dport 62201 accept comment "tk_knocks"')
+    one, other = place.port(table="tk"), place.port(table="tk_b")
+    place.greet(place.server, 2222)
+    place.run(other.open(grant(), 30))
+    place.run(one.open(grant(2, "10.99.0.77"), 30))
+    assert place.seen_as(2222) == net.CLIENT
+    for door in (one, other):
+        place.run(door.stop(True))
+    assert "tk_knocks" in place.ruleset() and "tk_open4" not in place.ruleset()
+
+
 def test_owners_table_is_not_deleted_where_ours_is_given_its_name(place):
     place.nft(OWNERS)
     before = place.ruleset()
