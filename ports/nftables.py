@@ -60,6 +60,8 @@ ONCE = 200  # elements per transaction, for a send buffer of 200 KB, and per mes
 SLACK = 2  # seconds that an element may end too early or late before it is written anew
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-"
 
+DOUBT = 'no chain drops by policy: name yours, such as chain = "inet filter input", or nothing is opened'
+
 # A base chain, the owner's or one of ours; `spot` is "inet filter input".
 Chain = namedtuple("Chain", "hook spot own sets")
 # A set or map that a rule of ours looks into; `v` is a version of IP, `table` "inet filter".
@@ -91,6 +93,7 @@ class Port:
         except ValueError as error:
             raise ConfigError(options.get("where", "port." + name), "port.%s: %s" % (name, error))
         self.chains = []
+        self.listing = ""  # of all chains, when we last looked for those where openings stand
         self.nat = False  # whether there was a NAT grant: the chains for it cost every connection a look-up
         self.claims = {}  # (what, version of IP, key) -> [Claim], newest last
 
@@ -98,15 +101,16 @@ class Port:
     def outlives_us(self):
         return self.carrier.outlives_us
 
+    @property
+    def doubt(self):
+        lost = [c for c in self.chains if c.own and c.hook == "input" and len(c.sets) == 2]
+        return DOUBT if lost else None
+
     async def start(self):
         """Makes our rules anew, and what is missing of tables, chains and sets; elements stay."""
         await self.ensure(True)
         log.info("%s: openings stand in %s" % (self.describe(), ", ".join([c.spot for c in self.chains])))
-        self.doubt = None
-        if [c for c in self.chains if c.own and c.hook == "input" and len(c.sets) == 2]:
-            self.doubt = (
-                'no chain drops by policy: name yours, such as chain = "inet filter input", or nothing is opened'
-            )
+        if self.doubt:
             log.warning("%s: %s" % (self.describe(), self.doubt))
 
     async def open(self, grant, seconds):
@@ -151,10 +155,11 @@ class Port:
 
     async def stop(self, flush=False):
         """With `flush` takes away our table, and our rules and sets in the owner's; what is gone already is fine."""
-        for c in self.chains if flush else ():
+        own = [c for c in self.chains if c.own] or ["inet", self.table] in [row[:2] for row in rows(self.listing)]
+        for c in [c for c in self.chains if not c.own] + ([None] if own else []) if flush else ():
             lines = ["add table inet " + self.table, "delete table inet " + self.table]
             try:
-                if not c.own:
+                if c is not None:
                     found = await self.ours(c)
                     lines = ["delete rule %s handle %s" % (c.spot, handle) for _, handle in found]
                     lines = [a.declaration for a in c.sets] + lines  # deleting one that is missing would be an error
@@ -231,11 +236,20 @@ class Port:
             for c in self.chains:
                 if [a for a, _, _ in told if a in c.sets]:
                     used.append(complete(c, await self.ours(c)))
-            if False not in used:
+            opens = [grant for grant, _, seconds in changes if seconds is not None]
+            if False not in used and not (opens and await self.moved()):
                 return
         except PortError as error:
             log.debug("%s: mending: %s" % (self.describe(), error.reason))
         await self.compare()
+
+    async def moved(self):
+        """Tells whether openings have to stand in other chains now: the owner's firewall may come after us."""
+        listing = await self.carrier.say(self.binary, "list", "chains")
+        if listing != self.listing and self.places(listing) != self.chains:
+            return True
+        self.listing = listing
+        return False
 
     def sets(self):
         """Returns (what, version of IP) -> the sets where such elements stand."""
@@ -315,7 +329,8 @@ class Port:
 
     async def ensure(self, anew=False):
         """Finds the chains, and makes what is missing of tables, chains, sets and rules in one transaction."""
-        self.chains = self.places(await self.carrier.say(self.binary, "list", "chains"))
+        self.listing = await self.carrier.say(self.binary, "list", "chains")
+        self.chains = self.places(self.listing)
         lines = []
         for c in self.chains:
             found = await self.ours(c)

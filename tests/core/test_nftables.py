@@ -163,7 +163,7 @@ def test_open_is_one_transaction_then_a_look_at_the_rules():
     for line in (ADD % 1, DELETE, ADD % 30):
         before, _, element = line.partition("{ ")
         lines.append("  " + before + "{ " + element[:-2] + ", " + element.replace("tcp . 22", "udp . 53"))
-    assert tape.lines == [WRITE] + lines + [LOOK]
+    assert tape.lines == [WRITE] + lines + [LOOK, "nft list chains"]
 
 
 def test_ipv6_goes_to_the_other_set_in_one_spelling():

@@ -439,6 +439,22 @@ def test_next_knock_mends_what_a_reload_or_flush_took(place):
         assert place.held() == {}
 
 
+def test_next_knock_finds_a_firewall_that_came_after_us(place):
+    door = place.port()
+    assert door.doubt
+    place.greet(place.server, 2222)
+    place.nft(OWNERS)
+    place.run(door.open(grant(), 30))
+    assert place.seen_as(2222) == net.CLIENT
+    assert not door.doubt
+    second = "table inet edge {\nchain in {\ntype filter hook input priority 5; policy drop;\n%s\n}\n}\n"
+    place.nft(second % "ct state established accept")
+    place.run(door.open(grant(2, "10.99.0.77"), 30))
+    assert place.seen_as(2222) == net.CLIENT
+    place.run(door.stop(True))
+    assert "tinyknop" not in place.ruleset()
+
+
 def test_knocks_at_one_port_leave_the_rules_of_another_whose_name_begins_alike(place):
     place.nft(OWNERS)
     place.nft('add rule inet filter input udp dport 62201 accept comment "tk_knocks"')
