@@ -360,14 +360,18 @@ class Port:
                     if row[1:3] == ["filter", hook.upper()]:
                         reason = "chain %s of table %s filter is kept by iptables: take a port of kind iptables"
                         raise PortError(self.describe(), reason % (row[2], row[0]))
-                    here.append(self.owners(hook, *row[:3]))
+                    try:
+                        here.append(self.owners(hook, *row[:3]))
+                    except ValueError as error:
+                        raise PortError(self.describe(), str(error))
             left = [v for v in (4, 6) if not [a for c in here for a in c.sets if a.v == v]]
             found += here + ([self.chain(hook, "inet", self.table, hook, left, True)] if left else [])
         return found
 
     def owners(self, hook, family, table, name, more=""):
         """Returns the chain of the owner that three words name; raises ValueError."""
-        if more or family not in VERSIONS or not plain(table) or not plain(name):
+        names = [word.replace(".", "_").replace("/", "_") for word in (table, name)]  # which nft takes, too
+        if more or family not in VERSIONS or not all([plain(word) for word in names]):
             words = " ".join((family, table, name, more)).strip()
             raise ValueError(
                 '"%s": a chain is a family (inet, ip, ip6), a table and a chain: inet filter input' % words

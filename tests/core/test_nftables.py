@@ -128,6 +128,16 @@ def test_table_that_is_the_owners_is_refused_since_it_would_be_deleted():
         port(("nft list chains", CHAINS.partition("table inet other")[0] + ours % numbers), options={"table": "other"})
 
 
+def test_owners_names_may_have_dots_and_slashes_and_one_that_cannot_be_said_is_an_error_with_a_reason():
+    named = CHAINS.replace("inet filter", "inet my.fw").replace("chain input", "chain in/put")
+    door, _, _ = port(("nft list chains", named), ("nft -a list chain inet my.fw in/put", ""))
+    assert [c.spot for c in door.chains] == ["inet my.fw in/put"]
+    door, _, _ = port(("nft -a list chain inet my.fw in/put", ""), options={"chain": "inet my.fw in/put"})
+    assert [c.spot for c in door.chains] == ["inet my.fw in/put"]
+    odd = CHAINS.replace("inet filter", "inet 7f")
+    assert "a chain is a family" in raises(PortError, port, ("nft list chains", odd))
+
+
 def test_rules_of_others_whose_comment_begins_like_ours_stay():
     foreign = RULES.replace("the owner's", "tinyknop_knocks").replace("handle 3", "handle 3\n%s")
     foreign %= '\t\ttcp dport 22 accept comment "tinyknop_b_open4" # handle 4'
