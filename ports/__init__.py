@@ -1,7 +1,8 @@
 """Ports: what a device is told. A kind of port is a file here, a carrier a file in carriers/; nothing is registered.
 
 A port module has OPTIONS (name -> default text, None where there is none), CARRIER (the kind of carrier it takes
-when the configuration names none) and a class Port with start, open, close, sync, stop and describe.
+when the configuration names none) and a class Port with start, open, close, sync, stop and describe. OWN names the
+options that say what it must have for itself on its device: it takes away there what no grant of its own explains.
 """
 
 from tinyknop.errors import ConfigError
@@ -31,6 +32,24 @@ def make(name, options, carriers):
             raise ConfigError(where, 'port.%s: via = "%s": there is no [carrier.%s]' % (name, via, via))
         carriers[via] = carrier(via, {"kind": via, "where": where})
     return module.Port(name, given, carriers[via])
+
+
+def apart(tables):
+    """Raises ConfigError where two of these [port.NAME] tables, by name, would hold the same thing of one device."""
+    taken: dict = {}
+    for name in sorted(tables):
+        options = tables[name]
+        try:
+            module = _module("tinyknop.ports.", "port." + name, options)
+        except ConfigError:  # `make` says so, where it is needed
+            continue
+        via = options.get("via") or "local"
+        for option in getattr(module, "OWN", ()):
+            value = options.get(option, module.OPTIONS[option])
+            other = taken.setdefault(("local" if via == "netlink" else via, option, value), name)
+            if value and other != name:
+                reason = 'port.%s: %s = "%s" is that of port.%s, too: who knocks at one would be let in by both'
+                raise ConfigError(options.get("where", "port." + name), reason % (name, option, value, other))
 
 
 def carrier(name, options):

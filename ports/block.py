@@ -17,6 +17,7 @@ OPTIONS = {
     "maxelem": "65536",  # elements in each of the two sets
 }
 CARRIER = "netlink"
+OWN = ("table",)
 
 ONCE = 100  # elements in a transaction: three messages of 150 bytes each, for a send buffer of 200 KB
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"

@@ -19,6 +19,7 @@ OPTIONS = {
     "maxelem": "65536",  # entries in each of the two sets; used only when a set is made
 }
 CARRIER = "netlink"
+OWN = ("set", "set6")
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-."
 PROTOCOLS = ("tcp", "udp", "sctp", "udplite")

@@ -38,6 +38,7 @@ OPTIONS = {
     "maxelem": "65536",  # elements in each set; used only when a set is made
 }
 CARRIER = "netlink"
+OWN = ("table",)
 
 HOOKS = (("input", "filter", -10), ("forward", "filter", -10), ("prerouting", "nat", -110), ("postrouting", "nat", 90))
 OPENING = ("{ip} saddr . meta l4proto . th dport", "ipv{v}_addr . inet_proto . inet_service")  # in a rule, as a type
@@ -246,10 +247,7 @@ class Port:
     async def moved(self):
         """Tells whether openings have to stand in other chains now: the owner's firewall may come after us."""
         listing = await self.carrier.say(self.binary, "list", "chains")
-        if listing != self.listing and self.places(listing) != self.chains:
-            return True
-        self.listing = listing
-        return False
+        return listing != self.listing and self.places(listing) != self.chains
 
     def sets(self):
         """Returns (what, version of IP) -> the sets where such elements stand."""

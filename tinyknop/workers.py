@@ -10,6 +10,8 @@ def made(names, settings, stanzas, carriers, owner):
 
     Raises ConfigError before any device is touched.
     """
+    asked = [name for stanza in stanzas for name in stanza.ports] + list(settings.blocks)
+    ports.apart({name: settings.ports[name] for name in asked if name in settings.ports})
     for name, options in settings.carriers.items():
         if name not in carriers:
             carriers[name] = ports.carrier(name, options)

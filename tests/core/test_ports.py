@@ -90,3 +90,19 @@ def test_a_command_closes_what_it_opened():
     port = ports.make("fw", {"kind": "command", "via": "tape", "open": "o", "close": "c $SRC $PORT"}, {"tape": tape})
     drive(port.close(GRANT))
     assert tape.lines == ["c 192.0.2.7 22", "c 192.0.2.7 53"]
+
+
+def test_two_ports_that_would_hold_the_same_thing_are_refused():
+    lan = {"kind": "nftables", "chain": "inet filter lan", "where": "t.toml:1"}
+    cases = (
+        ({"kind": "nftables", "chain": "inet filter wan"}, "table"),
+        ({"kind": "nftables", "chain": "inet filter wan", "via": "local"}, "table"),
+        ({"kind": "block", "table": "tinyknop"}, "table"),
+    )
+    for wan, word in cases:
+        wan["where"] = "t.toml:7"
+        refused(lambda wan=wan: ports.apart({"lan": lan, "wan": wan}), word, "port.lan")
+    ipset, again = {"kind": "ipset", "set": "a", "set6": "b"}, {"kind": "ipset", "set6": "b", "where": "t.toml:7"}
+    refused(lambda: ports.apart({"a": ipset, "b": again}), "set6")
+    for wan in ({"kind": "nftables", "via": "edge"}, {"kind": "nftables", "table": "wan"}, {"kind": "ipset"}, {}):
+        ports.apart({"lan": lan, "wan": wan, "x": {"kind": "ipset", "set": "x"}})

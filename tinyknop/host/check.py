@@ -200,6 +200,7 @@ def outlets(settings: Settings) -> list[str]:
     """Returns a line for each port, and below it the rule that its owner must have."""
     import tinyknop.ports as ports  # mypy cannot see that ports/ is tinyknop.ports
 
+    ports.apart(settings.ports)
     lines = []
     carriers = {name: ports.carrier(name, options) for name, options in settings.carriers.items()}
     for name in sorted(settings.ports):
