@@ -1,5 +1,7 @@
 """The words of `tinyknop fwknopd` that look at what a daemon left in the firewall, and that take it away."""
 
+import pytest
+
 from tests.need import need
 from tests.real import peers
 
@@ -25,6 +27,40 @@ def test_what_a_killed_daemon_left_is_listed_and_flushed(network):
     assert fwknopd(network, daemon, "--fw-flush").startswith("Deleting any existing firewall rules...")
     assert network.can_connect() is False
     assert network.at(network.server, "iptables", "-w", "-S") == before
+
+
+def test_what_was_flushed_stays_shut_after_the_next_knock(network):
+    daemon = peers.front_end(network, peers.stanza(open_ports=None, fw_access_timeout="60"))
+    peers.knock(network)
+    assert network.wait_connect(True) is not None
+    fwknopd(network, daemon, "--fw-flush")
+    assert peers.rules(network) == []
+    assert peers.status(daemon)["grants"] == []
+    peers.knock(network, allow="10.99.0.77")
+    daemon.wait_line("Added access rule to FWKNOP_INPUT for 10.99.0.77")
+    assert ["10.99.0.77/32" in rule for rule in peers.rules(network)] == [True]
+    assert network.can_connect() is False
+
+
+@pytest.mark.parametrize("made", ["timeout", "without"])
+def test_what_a_killed_daemon_left_in_a_set_is_flushed_and_a_start_opens_it_no_more(network, made):
+    need("ipset")
+    for name, family in ((peers.SET, "inet"), (peers.SET + "6", "inet6")):
+        more = ["timeout", "0"] if made == "timeout" else []
+        network.at(network.server, "ipset", "create", name, "hash:ip,port", "family", family, *more)
+    network.at(network.server, "ipset", "add", peers.SET, "192.0.2.9,tcp:22")  # the owner's
+    rule = "-A INPUT -m set --match-set %s src,dst -j ACCEPT" % peers.SET
+    network.at(network.server, "iptables", "-w", *rule.split())
+    access = peers.stanza(fw_access_timeout="60")
+    daemon = peers.front_end(network, access, firewall_exe="/usr/sbin/ipset")
+    peers.knock(network)
+    assert network.wait_connect(True) is not None
+    daemon.kill()
+    fwknopd(network, daemon, "--fw-flush")
+    assert network.can_connect() is False
+    peers.front_end(network, access, firewall_exe="/usr/sbin/ipset")
+    assert network.can_connect() is False
+    assert "192.0.2.9,tcp:22" in network.at(network.server, "ipset", "list", peers.SET)
 
 
 def test_a_flush_that_fails_says_why_and_with_which_status(network):

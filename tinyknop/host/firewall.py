@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
 
 import tinyknop.ports as ports
 from tinyknop import log
-from tinyknop.errors import PortError
+from tinyknop.errors import ConfigError, PortError
+from tinyknop.host import status
+from tinyknop.host.serve import lock
+from tinyknop.journal import Journal
 from tinyknop.loop import Loop
 from tinyknop.settings import CHAINS
 
@@ -14,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from tinyknop.grants import Grant
     from tinyknop.settings import Settings
 
     Table = dict[str, Any]
@@ -25,6 +31,7 @@ LISTINGS = {
     "pf": (("{binary}", "-a", "{anchor}", "-s", "rules"),),
     "ipfw": (("{binary}", "-d", "list"),),
 }
+CLOSE_WAIT_S = 10  # for a running daemon, until its port has confirmed every close
 
 
 def act(settings: Settings, options: dict[str, Any]) -> int:
@@ -32,7 +39,7 @@ def act(settings: Settings, options: dict[str, Any]) -> int:
     table = settings.ports["firewall"]
     if "fw-flush" in options:
         print("Deleting any existing firewall rules...")
-        return flush(table)
+        return flush(table, ended(settings.state_dir))
     chained = table["kind"] in ("iptables", "firewalld")
     if "fw-list-all" in options:
         print("Listing all iptables rules in applicable tables...", flush=True)
@@ -72,8 +79,42 @@ def words(table: Table, chain: list[str], *rest: str) -> list[str]:
     return [*binary, "-t", chain[1], *rest]
 
 
-def flush(table: Table) -> int:
-    """Removes what a daemon made; returns the exit status."""
+def ended(state: str) -> list[Grant]:
+    """Ends what the port holds open, or the next knock or start would open it again.
+
+    A running daemon is asked to. Without one the journal forgets its grants, which are returned.
+    """
+    path = os.path.join(state, status.SOCKET)
+    try:
+        numbers = {row["id"] for row in status.ask(path).get("grants", ()) if "firewall" in row["ports"]}
+        for number in sorted(numbers):
+            status.ask(path, ("close", str(number)))
+        deadline = time.monotonic() + CLOSE_WAIT_S
+        while numbers & {row["id"] for row in status.ask(path).get("owed", ())} and time.monotonic() < deadline:
+            time.sleep(0.05)
+    except ConfigError as error:
+        log.debug("%s", error)
+        try:
+            return forgotten(state)
+        except (ConfigError, OSError) as error:
+            log.warning("what was open may be opened again: %s", error)
+    return []
+
+
+def forgotten(state: str) -> list[Grant]:
+    """Takes the port's grants out of the journal of a daemon that is gone, returns them; ConfigError, OSError."""
+    path = os.path.join(state, "grants.journal")
+    if not os.path.exists(path):
+        return []
+    with lock(os.path.join(state, "tinyknop.lock")):
+        journal = Journal(path)
+        entries = journal.load()
+        journal.rewrite([(grant, names) for grant, names in entries if "firewall" not in names])
+    return [grant for grant, names in entries if "firewall" in names]
+
+
+def flush(table: Table, left: list[Grant]) -> int:
+    """Removes what a daemon made, which has `left` these grants; returns the exit status."""
     options = dict(table)
     if "flush_at_exit" in options:
         options["flush_at_exit"] = "Y"
@@ -81,6 +122,9 @@ def flush(table: Table) -> int:
     try:
         port = ports.make("firewall", options, {})
         loop.run_until(port.start())  # finds out which families there are, and makes what it then removes
+        if getattr(port, "shared", False):  # nothing else tells these from what the owner put there
+            loop.run_until(port.close(*left))
+        loop.run_until(port.sync([]))
         loop.run_until(port.stop(True))
     except PortError as error:
         log.error("%s", error)
