@@ -28,7 +28,8 @@ def words(grant):
     for proto, port in grant.openings:
         if proto == "tcp" and (nat is None or nat.local):
             said.append(("ss", "-K", "-t", "dst", grant.source, "sport", "=", ":%d" % (nat.port if nat else port)))
-        what = () if every else ("-p", proto, "--dport", str(port))
+        # Where nothing rewrites it, the client names the inside port.
+        what = () if every else ("-p", proto, "--dport", str(port if nat is None or nat.dnat else nat.port))
         said.append(("conntrack", "-D", "-s", grant.source) + what)
     return said
 

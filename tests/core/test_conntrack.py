@@ -31,6 +31,9 @@ def test_what_is_forwarded_has_no_socket_here():
         "ss -K -t dst 192.0.2.7 sport = :80",
         "conntrack -D -s 192.0.2.7 -p tcp --dport 22",
     ]
+    assert lines((("udp", 22),), Nat(False, "10.0.0.5", 80, None, False, False)) == [
+        "conntrack -D -s 192.0.2.7 -p udp --dport 80"
+    ]
 
 
 def attributes(data, order):

@@ -586,6 +586,19 @@ def test_cut_ends_a_forwarded_connection(place):
         assert not passes(far, near) and not passes(near, far)
 
 
+def test_cut_ends_a_connection_whose_destination_nobody_rewrote(place):
+    door = forwarding(place)
+    listener = listening(place, place.inside_host, 8100, socket.AF_INET)
+    one = grant(nat=Nat(False, INSIDE, 8100, "masquerade", False, False))
+    place.run(door.open(one, 30))
+    near, far = connection(place, INSIDE, 8100, listener)
+    with near, far:
+        place.run(door.close(one))
+        assert passes(near, far)
+        cut(place, one)
+        assert not passes(near, far) and not passes(far, near)
+
+
 def test_nat_of_a_process_before_us_is_closed_too(place):
     place.nft(OWNERS)
     place.run(place.port().open(grant(nat=Nat(False, INSIDE, 8022, "masquerade", False, True)), 300))
