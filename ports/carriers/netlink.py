@@ -46,7 +46,11 @@ def _reason(code, name):
 
 def _nft_reason(code):
     known = (
-        (errno.EPERM, "not allowed; this needs CAP_NET_ADMIN (root, or AmbientCapabilities= in a systemd unit)"),
+        (
+            errno.EPERM,
+            "not allowed; this needs CAP_NET_ADMIN (root, or AmbientCapabilities= in a systemd unit), and a "
+            "table that is no other program's own (flags owner: NftablesTableOwner=no in firewalld.conf)",
+        ),
         (errno.ENOENT, "the table, chain, set, element or kernel module is missing"),
         (errno.EEXIST, "it is there already, and different"),
         (_EBUSY, "it is in use, or there already and different"),

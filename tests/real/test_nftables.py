@@ -718,6 +718,19 @@ def test_without_the_right_the_capability_is_named(place):
     assert os.waitpid(pid, 0)[1] == 0
 
 
+def test_table_that_another_program_keeps_for_itself_is_named_as_the_reason(place):
+    words = ["ip", "netns", "exec", place.server, "nft", "-i"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as keeper:
+        keeper.stdin.write("add table inet kept { flags owner; }\n")
+        keeper.stdin.write("add chain inet kept in { type filter hook input priority 0; policy drop; }\n")
+        keeper.stdin.flush()
+        deadline = time.monotonic() + 5
+        while "policy drop" not in place.ruleset() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with pytest.raises(PortError, match="inet kept .*flags owner"):
+            place.port()
+
+
 def test_neither_nft_nor_iptables_is_run(place, monkeypatch):
     place.nft(OWNERS)
     place.serve(2222)
