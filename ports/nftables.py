@@ -156,19 +156,21 @@ class Port:
 
     async def stop(self, flush=False):
         """With `flush` takes away our table, and our rules and sets in the owner's; what is gone already is fine."""
-        own = [c for c in self.chains if c.own] or ["inet", self.table] in [row[:2] for row in rows(self.listing)]
-        for c in [c for c in self.chains if not c.own] + ([None] if own else []) if flush else ():
+        theirs = [c for c in self.chains if not c.own]
+        own = len(theirs) < len(self.chains) or ["inet", self.table] in [row[:2] for row in rows(self.listing)]
+        self.claims = {}
+        if not flush:
+            return
+        # A set goes after the rules of every chain that looks into it; where another of us does, it stays.
+        steps = [(c, True) for c in theirs] + [(c, False) for c in theirs] + ([(None, False)] if own else [])
+        for c, hooked in steps:
             lines = ["add table inet " + self.table, "delete table inet " + self.table]
             try:
-                if c is not None:
-                    found = await self.ours(c)
-                    lines = ["delete rule %s handle %s" % (c.spot, handle) for _, handle in found]
-                    lines = [a.declaration for a in c.sets] + lines  # deleting one that is missing would be an error
-                    lines += ["delete set %s %s" % (a.table, a.name) for a in c.sets]
-                await self.commit(lines)
+                if c is not None:  # deleting a set that is missing would be an error
+                    lines = [a.declaration for a in c.sets] + ["delete set %s %s" % (a.table, a.name) for a in c.sets]
+                await self.commit(await self.deletions([c]) if hooked else lines)
             except PortError as error:
                 log.debug("%s: %s" % (self.describe(), error.reason))
-        self.claims = {}
 
     def describe(self):
         return "%s (nftables %s via %s)" % (self.name, self.table, self.carrier.describe())
@@ -329,7 +331,7 @@ class Port:
         """Finds the chains, and makes what is missing of tables, chains, sets and rules in one transaction."""
         self.listing = await self.carrier.say(self.binary, "list", "chains")
         self.chains = self.places(self.listing)
-        lines = []
+        lines = await self.deletions(self.strays()) if anew else []
         for c in self.chains:
             found = await self.ours(c)
             if anew or not complete(c, found):
@@ -341,8 +343,7 @@ class Port:
                 lines += [a.declaration for a in c.sets]
                 lines += ["delete rule %s handle %s" % (c.spot, handle) for _, handle in found]
                 lines += ["insert rule %s %s" % (c.spot, a.rule) for a in reversed(c.sets)]
-        if lines:
-            await self.commit(lines)
+        await self.commit(lines)
 
     def places(self, listing):
         """Returns the chains where openings stand: the owner's, named or found by their policy; ours where none is."""
@@ -399,8 +400,26 @@ class Port:
         names = [a.name for a in c.sets]  # exactly: others may begin like ours, such as another port's or the owner's
         return [(name, handle) for name, _, handle in found if name in names]
 
+    async def deletions(self, chains):
+        """Returns the lines that take our rules out of chains."""
+        found = []
+        for c in chains:
+            found += ["delete rule %s handle %s" % (c.spot, handle) for _, handle in await self.ours(c)]
+        return found
+
+    def strays(self):
+        """Returns the chains that see our sets in the owner's tables, and where no rule of ours has to be any more."""
+        found: dict = {}
+        for c in [c for c in self.chains if not c.own]:
+            kept = [one.spot for one in self.chains if one.hook == c.hook]
+            for spot in [" ".join(row[:3]) for row in rows(self.listing) if " ".join(row[:2]) == c.sets[0].table]:
+                if spot not in kept:
+                    found[c.hook, spot] = Chain(c.hook, spot, False, c.sets)
+        return [found[one] for one in sorted(found)]
+
     async def commit(self, lines):
-        await self.carrier.say(self.binary, "-f", "-", text="\n".join(lines) + "\n")
+        if lines:
+            await self.carrier.say(self.binary, "-f", "-", text="\n".join(lines) + "\n")
 
 
 def plain(word):

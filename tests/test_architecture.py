@@ -70,7 +70,7 @@ CORE_LINES, ON_DEMAND_LINES, MODULE_LINES, PORT_LINES, FUNCTION_LINES = 4460, 24
 # A port whose device needs more room, with the reason.
 LARGER_PORTS = {
     # Nine kinds of set for each family, and the owner's own chains, in which they have to stand.
-    "ports/nftables.py": 315,
+    "ports/nftables.py": 330,
     # Two families, sets that the owner made, and thousands of elements at a time.
     "ports/ipset.py": 190,
 }

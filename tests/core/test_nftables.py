@@ -83,6 +83,8 @@ def test_start_puts_rules_at_the_head_of_the_chain_that_drops_and_nowhere_else()
     rule = 'insert rule inet filter input ip%s saddr . meta l4proto . th dport @%s accept comment "%s"'
     assert started == [
         "nft list chains",
+        "nft -a list chain inet filter forward",
+        "nft -a list chain inet filter helper",
         LOOK,
         WRITE,
         "  add set inet filter tinyknop_open4 " + made % 4,
@@ -146,6 +148,13 @@ def test_rules_of_others_whose_comment_begins_like_ours_stay():
     at_once(door.stop(True))
     lines = [line for line in started + tape.lines if "delete rule" in line]
     assert not [line for line in lines if line.endswith(("handle 3", "handle 4"))]
+
+
+def test_start_takes_our_rules_out_of_a_chain_that_another_configuration_named():
+    other = RULES.replace("chain input", "chain helper").replace("handle 7", "handle 8")
+    _, _, started = port(("nft -a list chain inet filter helper", other))
+    assert "  delete rule inet filter helper handle 8" in started
+    assert not [line for line in started if line.endswith("handle 3")]
 
 
 def test_version_that_no_chain_of_the_owner_serves_goes_to_ours():
@@ -301,7 +310,7 @@ def test_nat_grants_become_elements_as_fwknopd_makes_rules():
 
 def test_nat_is_set_up_with_the_first_grant_that_needs_it():
     door, tape, started = port()
-    assert not [line for line in started if "nat" in line or "forward" in line]
+    assert not [line for line in started if line[:1] == " " and ("nat" in line or "forward" in line)]
     at_once(door.open(grant(nat=Nat(False, "10.0.0.5", 80, "masquerade", False, True)), 30))
     text = said(tape)
     assert "add chain inet tinyknop prerouting { type nat hook prerouting priority -110 ; policy accept ; }" in text

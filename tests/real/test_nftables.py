@@ -468,6 +468,37 @@ def test_knocks_at_one_port_leave_the_rules_of_another_whose_name_begins_alike(p
     assert "tk_knocks" in place.ruleset() and "tk_open4" not in place.ruleset()
 
 
+def test_chain_that_is_named_no_more_is_left_after_a_kill_and_by_a_reload(place):
+    place.nft(OWNERS)
+    before = place.ruleset()
+    for chain in ("lan", "wan"):
+        place.nft("add chain inet filter %s" % chain)
+    place.run(place.port(chain="inet filter lan").open(grant(), 30))
+    now = place.port(chain="inet filter wan")
+    assert "@tinyknop" not in place.at(place.server, "nft", "list", "chain", "inet", "filter", "lan")
+    old = now  # as in a reload: both run for a moment
+    now = place.port(chain="inet filter lan")
+    place.run(old.sync([]))
+    place.run(old.stop(True))
+    place.run(now.compare())
+    assert "@tinyknop" not in place.at(place.server, "nft", "list", "chain", "inet", "filter", "wan")
+    assert "@tinyknop" in place.at(place.server, "nft", "list", "chain", "inet", "filter", "lan")
+    place.run(now.stop(True))
+    place.nft("delete chain inet filter lan\ndelete chain inet filter wan")
+    assert place.ruleset() == before
+
+
+def test_stop_leaves_nothing_in_two_chains_of_one_table(place):
+    second = "chain second {\ntype filter hook input priority 5; policy drop;\nct state established accept\n}\n}\n"
+    place.nft(OWNERS.rstrip()[:-1] + second)
+    before = place.ruleset()
+    door = place.port()
+    assert place.ruleset().count("@tinyknop_open4 accept") == 2
+    place.run(door.open(grant(), 30))
+    place.run(door.stop(True))
+    assert place.ruleset() == before
+
+
 def test_owners_table_is_not_deleted_where_ours_is_given_its_name(place):
     place.nft(OWNERS)
     before = place.ruleset()
