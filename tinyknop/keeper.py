@@ -242,9 +242,9 @@ class Keeper:
         old, tables = self._settings.carriers, {name: workers.table(settings, name) for name in settings.ports}
         carriers = {n: c for n, c in self._carriers.items() if bare(old.get(n)) == bare(settings.carriers.get(n))}
         kept = {name: name for name, worker in self.workers.items() if tables.get(name) == worker.table}
-        for name, worker in self.workers.items():  # a cycle's name is the number of its stanza, which may have changed
+        for name, worker in self.workers.items():  # renamed, as a cycle is when the number of its stanza changes
             heirs = [n for n in sorted(tables) if tables[n] == worker.table and n not in kept.values()]
-            if worker.blind and name not in kept and heirs:
+            if name not in kept and heirs:
                 kept[name] = heirs[0]
         fresh = []
         if not settings.test:
@@ -285,7 +285,7 @@ class Keeper:
         taken = list(kept.values()) + sorted(blind)
         old, self.workers, names, gone = self.workers, {}, {}, []
         for name, worker in old.items():
-            if worker.blind or name not in blind or blind[name]:
+            if worker.blind or name in kept or name not in blind or blind[name]:
                 names[name] = new = kept.get(name, name)
                 while name not in kept and (new in taken or (new != name and new in old)):
                     new = names[name] = new + " (old)"

@@ -242,6 +242,23 @@ def another(ports, *names):
     return Changed, [Asks]
 
 
+def test_a_port_that_is_only_renamed_keeps_its_worker_and_what_it_holds():
+    async def body(one, near, far):
+        grant = one.open(asked(), ("near",))
+        await settled(lambda: near.held)
+        worker = one.workers["near"]
+        DEVICES["new"] = Device()
+        # Another takes the old name: the two must not be mixed up.
+        changed = await one.change(*another({"edge": {"kind": "near"}, "near": {"kind": "new"}}, "edge", "near"))
+        await one.settle(changed, True)
+        assert one.workers["edge"] is worker and one.workers["near"] is not worker and not near.left
+        assert [row["ports"] for row in one.report(0)[0]] == [["edge"]]
+        one.close(grant.id)
+        await settled(lambda: not near.held)
+
+    driven(body)
+
+
 def test_a_changed_port_is_taken_over_by_its_successor_and_its_device_left_empty():
     async def body(one, near, far):
         new = DEVICES["new"] = Device()

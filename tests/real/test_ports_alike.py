@@ -246,6 +246,22 @@ def test_what_others_flushed_is_put_back(network):
     assert network.held() == 1
 
 
+def test_reload_that_renames_the_port_loses_nothing(network):
+    daemon = network.daemon()
+    network.knock()
+    opened(network)
+    with open(daemon.config) as file:
+        text = file.read()
+    peers.write(daemon.config, text.replace("[port.firewall]", "[port.door]").replace('["firewall"]', '["door"]'))
+    for number in (50, 51):
+        after = daemon.mark()
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_line("read anew", after=after)
+        network.knock(source="10.99.0.%d" % number)
+        network.wait_held(number - 48, 3)
+        assert network.can_connect()
+
+
 def test_close_by_hand_leaves_what_another_grant_holds_until_that_ends(network):
     daemon = network.daemon()
     network.knock()
