@@ -24,7 +24,7 @@ def test_the_unit_gives_what_firewalls_and_captures_need():
 
 
 def test_the_drop_in_for_commands_gives_what_they_need():
-    wanted = set(privileges.NUMBERS) - set(privileges.PASSED_ON) - {"CAP_NET_BIND_SERVICE"}
+    wanted = set(privileges.NUMBERS) - set(privileges.PASSED_ON) - {"CAP_NET_BIND_SERVICE", "CAP_SYSLOG"}
     for directive in ("AmbientCapabilities", "CapabilityBoundingSet"):
         assert set(given("commands.conf", directive)) == wanted
 

@@ -107,11 +107,13 @@ def test_demo_shows_every_step_and_leaves_nothing(words):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_demo_leaves_nothing(words, number):
     child, mark = start(words)
+    heard = []
     try:
         for line in child.stdout:
+            heard.append(line)
             if "now waiting for the port to close" in line:
                 break
-        assert len(marked(mark)) >= 3  # demo, service, daemon
+        assert len(marked(mark)) >= 3, "".join(heard)  # demo, service, daemon
         child.send_signal(number)
         said = child.communicate(timeout=20)[0]
     finally:
