@@ -301,10 +301,29 @@ def test_what_another_store_knew_is_known_though_the_disk_is_full():
     def body(clocks):
         old = Replay(PATH + ".old")
         old._keep(A, b"17 192.0.2.7 1 10.99.0.1 62201 1000000", clocks.now, 240)
-        store = loaded()
-        store.compact = no_room
-        store.adopt(old)
+        store, said, kept = loaded(), [], log.sink
+        store.compact, log.sink = no_room, lambda level, text: said.append(text)
+        try:
+            store.adopt(old)
+        finally:
+            log.sink = kept
         assert store.known(A)
+        assert len(said) == 1 and said[0].startswith(PATH + ": cannot be written anew: ") and "28" in said[0]
+
+    with_clocks(body)
+
+
+def test_what_another_store_knew_is_forgotten_in_its_time():
+    def body(clocks):
+        old, stamp = Replay(PATH + ".old"), clocks.now
+        old._keep(A, b"17 192.0.2.7 1 10.99.0.1 62201 1000000", stamp, 240)
+        store = loaded()
+        store.adopt(old)
+        for seconds, known in ((239, True), (1, False)):
+            clocks.pass_by(seconds)
+            refusal(store, B, clocks.now, clocks.now)
+            assert store.known(A) == known
+        assert store.floor == stamp
 
     with_clocks(body)
 
