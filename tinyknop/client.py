@@ -237,12 +237,16 @@ def build(target, now=None):
     return _sealed(target, keys, count, now)
 
 
+def plain(host):
+    """Returns a host's name as bytes, which need no IDNA (`compat.sockaddr`), or the text that does; UnicodeError."""
+    name = host.encode()
+    return name if len(name) == len(host) else host
+
+
 def locate(host, port, kind=socket.SOCK_DGRAM, family=0):
     """Returns (family, socket address) of a host, IPv4 first as fwknop's packets are; raises ConfigError."""
     try:
-        name = host.encode()  # bytes need no IDNA, see `compat.sockaddr`
-        name = name if len(name) == len(host) else host
-        found = [(item[0], item[-1]) for item in socket.getaddrinfo(name, port, family, kind)]
+        found = [(item[0], item[-1]) for item in socket.getaddrinfo(plain(host), port, family, kind)]
     except (OSError, UnicodeError, LookupError):  # LookupError: this Python has no IDNA
         found = []
     if not found:

@@ -61,7 +61,8 @@ def needed(settings: Settings, stanzas: Sequence[Stanza], uid: int) -> dict[str,
             if legacy(port):
                 found.setdefault("CAP_NET_RAW", "port %s (iptables-legacy)" % name)
     if settings.watch is not None:
-        found.update({name: why for name, why in watching(settings.watch).items() if name not in found})
+        for name, why in watching(settings.watch).items():
+            found.setdefault(name, why)
     for stanza in stanzas:
         if stanza.cut:
             found.setdefault("CAP_NET_ADMIN", "cut in stanza %s" % stanza.name)

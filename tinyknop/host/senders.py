@@ -7,7 +7,7 @@ import re
 import socket
 import struct
 
-from tinyknop import log
+from tinyknop import client, log
 from tinyknop.host.fwoptions import RAW, Refused
 
 TYPE_CHECKING = False
@@ -26,9 +26,8 @@ ECHO_REQUEST = 8
 def located(host: str, port: int | None, request: Request, kind: int) -> tuple[int, tuple[Any, ...]]:
     """Returns (family, socket address) of a host, IPv4 first; raises Refused with the resolver's words."""
     only = socket.AF_INET if request["SERVER_RESOLVE_IPV4"] or request["SPA_SERVER_PROTO"] in RAW else 0
-    name = host.encode() if host.isascii() else host  # bytes need no IDNA, see `compat.sockaddr`
     try:
-        found = [(item[0], item[-1]) for item in socket.getaddrinfo(name, port, only, kind)]
+        found = [(item[0], item[-1]) for item in socket.getaddrinfo(client.plain(host), port, only, kind)]
     except socket.gaierror as error:
         if request["SPA_SERVER_PROTO"] in RAW:
             text = "resolve_dst_addr() : %s\n[*] Unable to resolve %s as an ip address" % (error.strerror, host)
